@@ -1,0 +1,92 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Store remembers. Every method is one transaction: it has happened whole or not
+// at all, whenever the process dies.
+type Store interface {
+	// Latest returns the largest verified head of the log, false if none.
+	Latest(ctx context.Context, l Log) (Head, bool, error)
+
+	// HeadAt returns a verified head of the log of exactly that size.
+	HeadAt(ctx context.Context, l Log, size uint64) (Head, bool, error)
+
+	// SaveHead keeps a verified head. Saving the same text again is a no-op.
+	SaveHead(ctx context.Context, l Log, h Head) error
+
+	// Contradict keeps both sides of a contradiction as evidence and queues
+	// its alert. The same contradiction again adds nothing.
+	Contradict(ctx context.Context, c Contradiction) error
+
+	// Position returns how far the log's tail has come, false before Begin.
+	Position(ctx context.Context, l Log) (Position, bool, error)
+
+	// Begin sets the first position of a log's tail. ErrConflict if it has one.
+	Begin(ctx context.Context, l Log, p Position) error
+
+	// Commit indexes a proven batch and moves the position from b.From to
+	// b.To in the same transaction. ErrConflict if the stored position is
+	// not b.From: somebody else has moved it, and nothing is written.
+	Commit(ctx context.Context, b Batch) error
+}
+
+// ErrConflict reports that a position was moved by somebody else.
+var ErrConflict = errors.New("position was moved by another writer")
+
+// A Position is how far a tail has come: all leaves before Next are proven and
+// indexed from where the tail began. Range is the compact range [0, Next), left
+// to right, which is all that is needed to fold on and to prove.
+type Position struct {
+	Next  uint64
+	Range []Hash
+}
+
+// A Batch is a run of consecutive leaves proven under Head.
+type Batch struct {
+	Log    Log
+	Head   Head // verified, Size >= To.Next
+	From   Position
+	To     Position
+	Leaves []Leaf // len == To.Next - From.Next
+	Hashes []Hash // leaf hashes, same order
+}
+
+// Proven is one leaf tied to a verified head by an inclusion proof.
+type Proven struct {
+	Log   Log
+	Head  Head
+	Leaf  Leaf
+	Hash  Hash   // leaf hash
+	Proof []Hash // inclusion proof under Head
+}
+
+// A Range is the half-open span [From, To) of leaf indexes in one tree.
+type Range struct{ From, To uint64 }
+
+// Contradiction kinds, named as the rules that alert on them.
+const (
+	Equivocation = "log-equivocation" // same size, another root: both signed
+	Inconsistent = "log-inconsistent" // the log cannot prove that one tree extends the other, or a leaf is not what its tree says
+	KeyChanged   = "log-key-changed"  // a head of a known origin by an unknown key
+)
+
+// A Contradiction is two statements of a log that cannot both be true, kept with
+// their signed bytes so that others can judge.
+type Contradiction struct {
+	Kind   string
+	Log    Log
+	Ours   Head   // verified earlier; zero Size if there was none
+	Theirs Head   // what the log says now; Note as served, verified or not (Kind says)
+	Proof  []Hash // the proof that failed, if one was given
+	// Subject makes the alert's identity together with Kind and Log: what a
+	// forked log adds to its fork is the same incident, not a new one.
+	Subject string
+	Detail  string // one sentence for a person
+	At      time.Time
+}
+
+func (c Contradiction) Error() string { return c.Kind + ": " + c.Log.Origin + ": " + c.Detail }
