@@ -1,0 +1,194 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// A Keeper decides what a head means, given every head kept before. A head may
+// come from anywhere (the log, an entry's proof, a provenance object): all go
+// through Check.
+//
+//	same size, same root    fine; kept if its text is new (a frozen shard)
+//	same size, other root   log-equivocation
+//	larger                  must be proven to extend ours
+//	smaller                 must be proven to be a prefix of ours: a stale replica is fine
+//	signed by another key   log-key-changed
+type Keeper struct {
+	Store   Store
+	Log     *slog.Logger
+	Now     func() time.Time
+	Metrics *Metrics
+	// Patience is how long to wait before asking again for a proof that the
+	// log says it does not have: replicas lag behind each other by moments.
+	Patience time.Duration
+
+	mu    sync.Mutex
+	locks map[string]*sync.Mutex // by origin: one check of a log at a time
+}
+
+const proofTries = 3
+
+// Check verifies a head as served and keeps it. A contradiction with what was
+// kept before is stored as evidence and returned as *Contradiction; any other
+// error means that nothing could be decided now.
+func (k *Keeper) Check(ctx context.Context, s Served, signed []byte) (Head, error) {
+	unlock := k.lock(s.Log.Origin)
+	defer unlock()
+
+	theirs, err := ParseHead(signed, s.Log.Origin, s.Verifier)
+	theirs.Seen = k.Now()
+	if err != nil && !errors.Is(err, ErrForeignHead) {
+		return Head{}, fmt.Errorf("reading a head of log %q: %w", s.Log.Origin, err)
+	}
+	foreign := err != nil
+	ours, known, err := k.Store.Latest(ctx, s.Log)
+	if err != nil {
+		return Head{}, fmt.Errorf("loading the last head of log %q: %w", s.Log.Origin, err)
+	}
+	if foreign {
+		return Head{}, k.contradict(ctx, s, KeyChanged, ours, theirs, nil,
+			fmt.Sprintf("a head of size %d is signed by no key that the trusted root names for this log", theirs.Size))
+	}
+	if known {
+		if err := k.compare(ctx, s, ours, theirs); err != nil {
+			return Head{}, err
+		}
+	} else if empty, _ := (Position{}).Root(); theirs.Size == 0 && theirs.Root != empty {
+		return Head{}, k.contradict(ctx, s, Inconsistent, ours, theirs, nil, "an empty tree has another root than the empty tree's")
+	}
+	if err := k.Store.SaveHead(ctx, s.Log, theirs); err != nil {
+		return Head{}, fmt.Errorf("keeping a head of log %q: %w", s.Log.Origin, err)
+	}
+	k.Metrics.verified(s.Log.Origin, max(theirs.Size, ours.Size), theirs.Seen, !known || theirs.Size > ours.Size)
+	return theirs, nil
+}
+
+// compare returns nil when theirs and ours belong to one history.
+func (k *Keeper) compare(ctx context.Context, s Served, ours, theirs Head) error {
+	if theirs.Size <= ours.Size {
+		same, ok, err := k.Store.HeadAt(ctx, s.Log, theirs.Size)
+		if err != nil {
+			return fmt.Errorf("loading a head of log %q of size %d: %w", s.Log.Origin, theirs.Size, err)
+		}
+		if ok && same.Root == theirs.Root {
+			return nil
+		}
+		if ok {
+			return k.contradict(ctx, s, Equivocation, same, theirs, nil,
+				fmt.Sprintf("two signed heads of size %d have different roots", theirs.Size))
+		}
+	}
+	small, large := ours, theirs
+	if theirs.Size < ours.Size {
+		small, large = theirs, ours
+	}
+	var p []Hash
+	if small.Size > 0 {
+		var err error
+		p, err = k.consistency(ctx, s.Source, small.Size, large.Size)
+		switch {
+		case errors.Is(err, ErrNotServed) && theirs.Size < ours.Size:
+			return k.contradict(ctx, s, Inconsistent, ours, theirs, nil,
+				fmt.Sprintf("the log serves a head of size %d and cannot prove that the tree of size %d it signed before extends it (asked %d times)", theirs.Size, ours.Size, proofTries))
+		case err != nil:
+			return fmt.Errorf("asking log %q for the consistency proof %d to %d: %w", s.Log.Origin, small.Size, large.Size, err)
+		}
+	} else if empty, _ := (Position{}).Root(); small.Root != empty {
+		return k.contradict(ctx, s, Inconsistent, ours, theirs, nil, "an empty tree has another root than the empty tree's")
+	}
+	if err := VerifyConsistency(small.Size, small.Root, large.Size, large.Root, p); err != nil {
+		return k.contradict(ctx, s, Inconsistent, ours, theirs, p,
+			fmt.Sprintf("the head of size %d is not proven to extend the head of size %d: %v", large.Size, small.Size, err))
+	}
+	if theirs.Size < ours.Size {
+		k.Log.InfoContext(ctx, "stale head", "log", s.Log.Origin, "size", theirs.Size, "known", ours.Size)
+	}
+	return nil
+}
+
+func (k *Keeper) consistency(ctx context.Context, src Source, from, to uint64) (p []Hash, err error) {
+	for try := range proofTries {
+		if try > 0 {
+			if err := sleep(ctx, k.Patience); err != nil {
+				return nil, err
+			}
+		}
+		if p, err = src.Consistency(ctx, from, to); !errors.Is(err, ErrNotServed) {
+			return p, err
+		}
+	}
+	return nil, err
+}
+
+// contradict keeps the evidence and returns it as an error. Its subject is the
+// size of our head: as long as the log keeps to its other history our head does
+// not move, and all that it adds there is the same incident.
+func (k *Keeper) contradict(ctx context.Context, s Served, kind string, ours, theirs Head, p []Hash, detail string) error {
+	c := &Contradiction{Kind: kind, Log: s.Log, Ours: ours, Theirs: theirs, Proof: p,
+		Subject: strconv.FormatUint(ours.Size, 10), Detail: detail, At: k.Now()}
+	return k.keep(ctx, c)
+}
+
+func (k *Keeper) keep(ctx context.Context, c *Contradiction) error {
+	k.Metrics.contradictions.WithLabelValues(c.Log.Origin, c.Kind).Inc()
+	if err := k.Store.Contradict(ctx, *c); err != nil {
+		return errors.Join(c, fmt.Errorf("keeping the evidence against log %q: %w", c.Log.Origin, err))
+	}
+	return c
+}
+
+// Prove ties a leaf to a verified head: the one that the proof brings, which goes
+// through Check first, or else the one that was asked for.
+func (k *Keeper) Prove(ctx context.Context, s Served, asked Head, p LeafProof) (Proven, error) {
+	head := asked
+	if p.Note != nil {
+		var err error
+		if head, err = k.Check(ctx, s, p.Note); err != nil {
+			return Proven{}, err
+		}
+	}
+	leaf := HashLeaf(p.Leaf.Data)
+	err := VerifyInclusion(p.Leaf.Index, leaf, head, p.Hashes)
+	if err == nil && p.Size != head.Size {
+		err = fmt.Errorf("the proof is for size %d, its head for size %d", p.Size, head.Size)
+	}
+	if err != nil {
+		return Proven{}, k.keep(ctx, &Contradiction{Kind: Inconsistent, Log: s.Log, Ours: head, Theirs: head, Proof: p.Hashes,
+			Subject: "leaf " + strconv.FormatUint(p.Leaf.Index, 10),
+			Detail:  fmt.Sprintf("leaf %d as served is not in the tree of size %d: %v", p.Leaf.Index, head.Size, err), At: k.Now()})
+	}
+	return Proven{Log: s.Log, Head: head, Leaf: p.Leaf, Hash: leaf, Proof: p.Hashes}, nil
+}
+
+func (k *Keeper) lock(origin string) (unlock func()) {
+	k.mu.Lock()
+	if k.locks == nil {
+		k.locks = make(map[string]*sync.Mutex)
+	}
+	l := k.locks[origin]
+	if l == nil {
+		l = new(sync.Mutex)
+		k.locks[origin] = l
+	}
+	k.mu.Unlock()
+	l.Lock()
+	return l.Unlock
+}
+
+// sleep waits, or returns early with the context's error.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

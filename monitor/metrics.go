@@ -1,0 +1,95 @@
+package monitor
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics of the following of logs. The label origin is bounded by the logs that
+// the trusted root and the configuration name.
+type Metrics struct {
+	contradictions *prometheus.CounterVec
+	leaves         *prometheus.CounterVec
+	polls          *prometheus.CounterVec
+
+	now  func() time.Time
+	mu   sync.Mutex
+	logs map[string]*logGauge
+}
+
+type logGauge struct {
+	size, next uint64
+	tailed     bool
+	grown      time.Time // when a larger head was last verified
+	checked    time.Time // when any head was last verified
+}
+
+var (
+	sizeDesc    = prometheus.NewDesc("sigtrail_verified_size", "Leaves in the largest verified head of the log.", []string{"origin"}, nil)
+	ageDesc     = prometheus.NewDesc("sigtrail_head_age_seconds", "Seconds since the log last showed a larger verified head.", []string{"origin"}, nil)
+	checkedDesc = prometheus.NewDesc("sigtrail_head_checked_seconds", "Seconds since any head of the log was last verified.", []string{"origin"}, nil)
+	lagDesc     = prometheus.NewDesc("sigtrail_lag_entries", "Leaves under the verified head that the tail has not indexed yet.", []string{"origin"}, nil)
+)
+
+// NewMetrics registers the package's metrics.
+func NewMetrics(reg prometheus.Registerer, now func() time.Time) *Metrics {
+	m := &Metrics{
+		contradictions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_contradictions_total", Help: "Contradictions found in what a log said, each time it was seen."}, []string{"origin", "kind"}),
+		leaves:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_leaves_proven_total", Help: "Leaves that the tail has read and proven."}, []string{"origin"}),
+		polls:          prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_polls_total", Help: "Rounds of following a server, by outcome."}, []string{"server", "outcome"}),
+		now:            now, logs: make(map[string]*logGauge),
+	}
+	reg.MustRegister(m.contradictions, m.leaves, m.polls, m)
+	return m
+}
+
+// Describe and Collect make the ages true at the moment of the scrape.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{sizeDesc, ageDesc, checkedDesc, lagDesc} {
+		ch <- d
+	}
+}
+
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	gauge := func(d *prometheus.Desc, v float64, origin string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, origin)
+	}
+	for origin, l := range m.logs {
+		gauge(sizeDesc, float64(l.size), origin)
+		gauge(ageDesc, m.now().Sub(l.grown).Seconds(), origin)
+		gauge(checkedDesc, m.now().Sub(l.checked).Seconds(), origin)
+		if l.tailed {
+			gauge(lagDesc, float64(l.size-min(l.next, l.size)), origin)
+		}
+	}
+}
+
+func (m *Metrics) gauge(origin string) *logGauge {
+	l := m.logs[origin]
+	if l == nil {
+		l = new(logGauge)
+		m.logs[origin] = l
+	}
+	return l
+}
+
+func (m *Metrics) verified(origin string, size uint64, at time.Time, grown bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.gauge(origin)
+	l.size, l.checked = size, at
+	if grown || l.grown.IsZero() {
+		l.grown = at
+	}
+}
+
+func (m *Metrics) tailed(origin string, next uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.gauge(origin)
+	l.next, l.tailed = next, true
+}
