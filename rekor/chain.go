@@ -21,20 +21,24 @@ type authority struct {
 	from, until time.Time         // when the authority and every certificate above the leaf are valid, inclusive
 }
 
-func newAuthorities(material *root.TrustedRoot) ([]authority, error) {
-	var out []authority
-	for _, ca := range material.FulcioCertificateAuthorities() {
+// newAuthorities reads the authorities of a root. One that does not hold together
+// is left out: what it issued is then not trusted. The production roots of early
+// 2023 list one chain upside down.
+func newAuthorities(material *root.TrustedRoot) (out []authority, problems []error) {
+	for i, ca := range material.FulcioCertificateAuthorities() {
 		fulcio, ok := ca.(*root.FulcioCertificateAuthority)
 		if !ok {
-			return nil, fmt.Errorf("certificate authority of type %T is not known", ca)
+			problems = append(problems, fmt.Errorf("trusted root: certificate authority %d: type %T is not known", i, ca))
+			continue
 		}
 		a, err := newAuthority(fulcio)
 		if err != nil {
-			return nil, fmt.Errorf("certificate authority %.100q: %w", fulcio.URI, err)
+			problems = append(problems, fmt.Errorf("trusted root: certificate authority %d (%.100q): %w", i, fulcio.URI, err))
+			continue
 		}
 		out = append(out, a)
 	}
-	return out, nil
+	return out, problems
 }
 
 func newAuthority(ca *root.FulcioCertificateAuthority) (authority, error) {

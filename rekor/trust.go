@@ -72,8 +72,9 @@ func LoadTrust(path string) (*Trust, error) {
 }
 
 // ParseTrust reads a trusted root of media type version 0.1 or 0.2 (sigstore
-// protobuf-specs, sigstore_trustroot.proto). A log key that does not hold
-// together is left out and told by Problems; anything else amiss is an error.
+// protobuf-specs, sigstore_trustroot.proto). A log key or certificate authority
+// that does not hold together is left out and told by Problems; anything else
+// amiss is an error.
 func ParseTrust(raw []byte) (*Trust, error) {
 	if len(raw) > maxTrust {
 		return nil, fmt.Errorf("trusted root: more than %d bytes", maxTrust)
@@ -105,9 +106,9 @@ func ParseTrust(raw []byte) (*Trust, error) {
 	if t.material, err = root.NewTrustedRootFromProtobuf(proto.CloneOf(rest)); err != nil {
 		return nil, fmt.Errorf("trusted root: %w", err)
 	}
-	if t.authorities, err = newAuthorities(t.material); err != nil {
-		return nil, fmt.Errorf("trusted root: %w", err)
-	}
+	var problems []error
+	t.authorities, problems = newAuthorities(t.material)
+	t.problems = append(t.problems, problems...)
 	return t, nil
 }
 
@@ -125,7 +126,7 @@ func knownMediaType(s string) bool {
 // them: their logs are still to be read.
 func (t *Trust) Tlogs() []Tlog { return append([]Tlog(nil), t.tlogs...) }
 
-// Problems are the log keys that were left out, and why.
+// Problems are the log keys and authorities that were left out, and why.
 func (t *Trust) Problems() []error { return append([]error(nil), t.problems...) }
 
 // RawJSON is the file as it was read, to be kept as evidence.
