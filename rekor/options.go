@@ -20,8 +20,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"sigtrail/monitor"
 )
 
@@ -100,15 +98,6 @@ func orDefault[T comparable](v, or T) T {
 		return or
 	}
 	return v
-}
-
-// verifiers are the note verifiers of all keys of the log.
-func (o Options) verifiers() []note.Verifier {
-	var out []note.Verifier
-	for _, k := range o.Keys {
-		out = append(out, k.Verifier)
-	}
-	return out
 }
 
 // redact takes user name, password and query out of an address.
