@@ -33,6 +33,7 @@ const (
 // with status 200; everything else has become an error below it.
 func newV1Client(f *fetcher, u *url.URL) *client.Rekor {
 	rt := httptransport.NewWithClient(u.Host, u.Path, []string{u.Scheme}, &http.Client{Transport: v1Transport{f, u.User}})
+	rt.Debug = false // else the environment variable DEBUG prints whole answers
 	return client.New(rt, strfmt.Default)
 }
 
