@@ -2,6 +2,10 @@
 -- Times are Unix microseconds, UTC. Hashes and keys are raw bytes. NULL means
 -- "not there"; an empty text means "there, and empty".
 
+-- Marks the file as sigtrail's ("sigt"), so that it is never mistaken for, and
+-- never written into, another program's database.
+PRAGMA application_id = 0x73696774;
+
 CREATE TABLE logs (
   id           INTEGER PRIMARY KEY,
   origin       TEXT    NOT NULL,
@@ -38,11 +42,12 @@ CREATE TABLE contradictions (
   subject TEXT    NOT NULL,
   ours    BLOB    NOT NULL,                    -- signed note; empty: none seen before
   theirs  BLOB    NOT NULL,                    -- as served, verified or not
+  text    TEXT    NOT NULL,                    -- what theirs signs: v1 signs one text afresh for each request
   proof   BLOB    NOT NULL,
   detail  TEXT    NOT NULL,
   seen    INTEGER NOT NULL,
   judged  INTEGER NOT NULL DEFAULT 0,
-  UNIQUE (kind, log_id, subject, theirs)
+  UNIQUE (kind, log_id, subject, text)
 ) STRICT;
 CREATE INDEX contradictions_unjudged ON contradictions (id) WHERE judged = 0;
 
@@ -99,6 +104,8 @@ CREATE TABLE entries (
 ) STRICT;
 CREATE INDEX entries_by_leaf ON entries (leaf_hash);
 CREATE INDEX entries_by_signer ON entries (signer_id);
+-- A file that appears later may share its digest with an entry bound already.
+CREATE INDEX entries_by_digest ON entries (digest);
 
 -- Leaves that could become PyPI-bound when a file appears. The leaf itself is
 -- fetched and proven again then.
@@ -207,7 +214,9 @@ CREATE TABLE lookups (
   error   TEXT    NOT NULL DEFAULT '',
   PRIMARY KEY (file_id, server)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX lookups_due ON lookups (next) WHERE next IS NOT NULL;
+CREATE INDEX lookups_due ON lookups (server, next) WHERE next IS NOT NULL;
+-- A project is settled once each of its files has had one answer.
+CREATE INDEX lookups_unanswered ON lookups (file_id) WHERE step = 0;
 
 CREATE TABLE journal (
   serial  INTEGER PRIMARY KEY,
@@ -249,7 +258,7 @@ CREATE TABLE outbox (
   error     TEXT    NOT NULL DEFAULT '',
   PRIMARY KEY (alert_id, sink)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX outbox_due ON outbox (next) WHERE delivered IS NULL;
+CREATE INDEX outbox_due ON outbox (sink, next) WHERE delivered IS NULL;
 
 CREATE TABLE settings (
   key   TEXT PRIMARY KEY,

@@ -1,0 +1,389 @@
+package index
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"sigtrail/monitor"
+)
+
+// caseID is what a Case is about in the tables, and how much of it was seen.
+type caseID struct {
+	contradiction int64
+	file          FileID
+	entry         EntryID // 0: the file itself
+	bindings      int
+}
+
+// patience is how many times a provenance may fail to be fetched before the rest
+// of its project is judged without it: one broken address must not silence the
+// alerts of a whole project.
+const patience = 10
+
+// Cases hands out what the rules have yet to judge, at most limit, the oldest
+// first: contradictions of logs at once; entries bound to a file, and files as
+// such, when their project has been listed and is settled (each file's provenance
+// is known and each look-up has had one answer) or ready says that it need not be,
+// because the expected publishers do not have to be learned from it. Inside a
+// project, entries that its own provenance names come first: pins are learned from
+// them. For the same reason a project without pins gives one such entry at a time,
+// and its other entries only when those are decided; so call Cases until it
+// returns none.
+func (s *Store) Cases(ctx context.Context, ready func(project string) bool, limit int) ([]Case, error) {
+	cases, err := s.contradictions(ctx, limit)
+	if err != nil {
+		return nil, s.fail("reading contradictions to judge", err)
+	}
+	projects, err := s.undecided(ctx)
+	if err != nil {
+		return nil, s.fail("reading which projects to judge", err)
+	}
+	for _, p := range projects {
+		if len(cases) >= limit {
+			break
+		}
+		if ready == nil || !ready(p.name) {
+			settled, err := s.settled(ctx, p.id)
+			if err != nil {
+				return nil, s.fail("reading whether a project is settled", err)
+			}
+			if !settled {
+				continue
+			}
+		}
+		more, err := s.projectCases(ctx, p, limit-len(cases))
+		if err != nil {
+			return nil, s.fail("reading cases of "+p.name, err)
+		}
+		cases = append(cases, more...)
+	}
+	return cases, nil
+}
+
+func (s *Store) contradictions(ctx context.Context, limit int) ([]Case, error) {
+	var cases []Case
+	err := s.each(ctx, `SELECT c.id, c.kind, `+logColumns+`, c.subject, c.ours, c.theirs, c.text, c.proof, c.detail, c.seen
+		FROM contradictions c JOIN logs l ON l.id = c.log_id WHERE c.judged = 0 ORDER BY c.id LIMIT ?`, []any{limit}, func(scan scan) error {
+		var c monitor.Contradiction
+		var id int64
+		var r logRow
+		var proof []byte
+		var seen sql.NullInt64
+		if err := scan(append(append([]any{&id, &c.Kind}, r.dest()...), &c.Subject, &c.Ours.Note, &c.Theirs.Note, &c.Theirs.Text, &proof, &c.Detail, &seen)...); err != nil {
+			return err
+		}
+		var err, bad error
+		c.Log, err = r.value()
+		c.Proof, bad = split(proof)
+		c.At = timeOf(seen)
+		cases = append(cases, Case{Contradiction: &c, id: caseID{contradiction: id}})
+		return errors.Join(err, bad)
+	})
+	for i := range cases {
+		c := cases[i].Contradiction
+		c.Ours = readSide(c.Ours.Note, c.Log.Origin)
+		c.Theirs = readSide(c.Theirs.Note, c.Log.Origin)
+	}
+	return cases, err
+}
+
+// readSide reads one side of a contradiction again from its signed bytes, which
+// are the evidence. Nobody vouches for them here: they were judged when kept.
+func readSide(note []byte, origin string) monitor.Head {
+	if len(note) == 0 {
+		return monitor.Head{}
+	}
+	h, err := monitor.ParseHead(note, origin, nil)
+	if err != nil && !errors.Is(err, monitor.ErrForeignHead) {
+		return monitor.Head{Origin: origin, Note: note}
+	}
+	return h
+}
+
+type projectID struct {
+	id   int64
+	name string
+}
+
+// undecided lists the listed projects that have something to judge, those that
+// were seen first before others.
+func (s *Store) undecided(ctx context.Context) ([]projectID, error) {
+	var projects []projectID
+	err := s.each(ctx, `SELECT p.id, p.name FROM projects p WHERE p.listed IS NOT NULL AND p.id IN
+		(SELECT project_id FROM files WHERE judged = 0 UNION SELECT f.project_id FROM unjudged u JOIN files f ON f.id = u.file_id) ORDER BY p.id`, nil, func(scan scan) error {
+		var p projectID
+		err := scan(&p.id, &p.name)
+		projects = append(projects, p)
+		return err
+	})
+	return projects, err
+}
+
+func (s *Store) settled(ctx context.Context, project int64) (bool, error) {
+	var waiting bool
+	err := s.db.QueryRowContext(ctx, `SELECT
+		EXISTS (SELECT 1 FROM files f JOIN provenance v ON v.file_id = f.id WHERE f.project_id = ? AND v.state = 'pending' AND v.tries < ?) OR
+		EXISTS (SELECT 1 FROM files f JOIN lookups k ON k.file_id = f.id WHERE f.project_id = ? AND k.step = 0)`,
+		project, patience, project).Scan(&waiting)
+	return !waiting, err
+}
+
+// A pair is a file and an entry that have yet to be judged together.
+type pair struct {
+	file  FileID
+	entry EntryID
+	named bool // by the file's provenance
+}
+
+// projectCases builds the cases of one project.
+func (s *Store) projectCases(ctx context.Context, p projectID, limit int) ([]Case, error) {
+	pins, err := s.pins(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	pairs, err := s.pairs(ctx, p.id, len(pins) > 0, limit)
+	if err != nil {
+		return nil, err
+	}
+	files, err := s.unjudgedFiles(ctx, p.id, limit-len(pairs))
+	if err != nil {
+		return nil, err
+	}
+	if len(pairs)+len(files) == 0 {
+		return nil, nil
+	}
+	releases, err := s.releases(ctx, p.id)
+	if err != nil {
+		return nil, err
+	}
+	cases := make([]Case, 0, len(pairs)+len(files))
+	for _, pr := range append(pairs, files...) {
+		c := Case{Pins: pins, Releases: releases, id: caseID{file: pr.file, entry: pr.entry}}
+		if c.File, c.Provenance, err = s.caseFile(ctx, pr.file); err != nil {
+			return nil, err
+		}
+		if pr.entry != 0 {
+			if c.Bindings, err = s.pairBindings(ctx, pr.file, pr.entry); err != nil {
+				return nil, err
+			}
+			c.id.bindings = len(c.Bindings)
+		}
+		cases = append(cases, c)
+	}
+	return cases, nil
+}
+
+// pairs returns one kind at a time: first the entries that provenance names.
+func (s *Store) pairs(ctx context.Context, project int64, pinned bool, limit int) ([]pair, error) {
+	var pairs []pair
+	err := s.each(ctx, `SELECT u.file_id, u.entry_id, EXISTS (SELECT 1 FROM bindings b WHERE b.file_id = u.file_id AND b.entry_id = u.entry_id AND b.evidence = 'provenance') AS named
+		FROM unjudged u JOIN files f ON f.id = u.file_id WHERE f.project_id = ?
+		ORDER BY named DESC, coalesce(f.uploaded, f.first_seen), u.file_id, u.entry_id LIMIT ?`, []any{project, limit}, func(scan scan) error {
+		var p pair
+		err := scan(&p.file, &p.entry, &p.named)
+		pairs = append(pairs, p)
+		return err
+	})
+	if len(pairs) == 0 || !pairs[0].named {
+		return pairs, err
+	}
+	pairs = slices.DeleteFunc(pairs, func(p pair) bool { return !p.named })
+	if !pinned {
+		pairs = pairs[:1]
+	}
+	return pairs, err
+}
+
+func (s *Store) unjudgedFiles(ctx context.Context, project int64, limit int) ([]pair, error) {
+	var files []pair
+	err := s.each(ctx, `SELECT f.id FROM files f JOIN provenance v ON v.file_id = f.id
+		WHERE f.project_id = ? AND f.judged = 0 AND v.state IN ('present', 'absent', 'unreadable')
+		ORDER BY coalesce(f.uploaded, f.first_seen), f.id LIMIT ?`, []any{project, max(limit, 0)}, func(scan scan) error {
+		var p pair
+		err := scan(&p.file)
+		files = append(files, p)
+		return err
+	})
+	return files, err
+}
+
+func (s *Store) caseFile(ctx context.Context, id FileID) (*File, ProvenanceState, error) {
+	var r fileRow
+	var state ProvenanceState
+	if err := s.db.QueryRowContext(ctx, `SELECT `+fileColumns+`, v.state FROM files f JOIN projects p ON p.id = f.project_id JOIN provenance v ON v.file_id = f.id WHERE f.id = ?`, int64(id)).
+		Scan(append(r.dest(), &state)...); err != nil {
+		return nil, "", err
+	}
+	f, err := r.value()
+	return &f, state, err
+}
+
+// evidenceOrder ranks evidence, strongest first.
+var evidenceOrder = map[Evidence]int{ByStatement: 0, ByProvenance: 1, ByArtifact: 2, BySubject: 3}
+
+func (s *Store) pairBindings(ctx context.Context, file FileID, entry EntryID) ([]Binding, error) {
+	e, err := s.stored(ctx, entry)
+	if err != nil {
+		return nil, err
+	}
+	var bindings []Binding
+	err = s.each(ctx, `SELECT evidence, form, signature FROM bindings WHERE file_id = ? AND entry_id = ?`, []any{int64(file), int64(entry)}, func(scan scan) error {
+		b := Binding{Entry: e}
+		err := scan(&b.Evidence, &b.Form, &b.Signature)
+		bindings = append(bindings, b)
+		return err
+	})
+	slices.SortFunc(bindings, func(a, b Binding) int {
+		return cmp.Compare(evidenceOrder[a.Evidence], evidenceOrder[b.Evidence])
+	})
+	return bindings, err
+}
+
+func (s *Store) pins(ctx context.Context, p projectID) ([]Pin, error) {
+	var pins []Pin
+	err := s.each(ctx, `SELECT b.issuer, b.repository, b.repository_id, b.owner, b.owner_id, b.workflow, b.environment, b.identity, n.state, n.how, n.made
+		FROM pins n JOIN publishers b ON b.id = n.publisher_id WHERE n.project_id = ? ORDER BY n.id`, []any{p.id}, func(scan scan) error {
+		pin := Pin{Project: p.name}
+		var made sql.NullInt64
+		u := &pin.Publisher
+		err := scan(&u.Issuer, &u.Repository, &u.RepositoryID, &u.Owner, &u.OwnerID, &u.Workflow, &u.Environment, &u.Identity, &pin.State, &pin.How, &made)
+		pin.Made = timeOf(made)
+		pins = append(pins, pin)
+		return err
+	})
+	return pins, err
+}
+
+// releases sums up the project's versions by their first upload.
+func (s *Store) releases(ctx context.Context, project int64) ([]Release, error) {
+	var releases []Release
+	err := s.each(ctx, `SELECT f.version, min(coalesce(f.uploaded, f.first_seen)) AS first, count(*), sum(v.state = 'present')
+		FROM files f JOIN provenance v ON v.file_id = f.id WHERE f.project_id = ? GROUP BY f.version ORDER BY first, f.version`, []any{project}, func(scan scan) error {
+		var r Release
+		var first sql.NullInt64
+		err := scan(&r.Version, &first, &r.Files, &r.Attested)
+		r.First = timeOf(first)
+		releases = append(releases, r)
+		return err
+	})
+	return releases, err
+}
+
+// Decide stores a verdict with the mark that its case has been judged, and
+// returns the alerts that are new. Evidence that came after the case was handed
+// out is not judged by it: such a case is handed out again.
+func (s *Store) Decide(ctx context.Context, c Case, v Verdict) (raised []Alert, err error) {
+	err = s.write(ctx, "storing a verdict", func(t *tx) error {
+		raised = nil
+		for _, p := range v.Pins {
+			if err := t.pin(p); err != nil {
+				return fmt.Errorf("pin for %s: %w", p.Project, err)
+			}
+		}
+		var err error
+		if raised, err = t.raise(v.Alerts, v.Sinks, s.now()); err != nil {
+			return err
+		}
+		return t.judged(c)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return raised, nil
+}
+
+func (t *tx) pin(p Pin) error {
+	publisher, err := t.publisherID(p.Publisher)
+	if err != nil {
+		return err
+	}
+	project, err := t.project(p.Project, p.Made)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`INSERT OR IGNORE INTO pins (project_id, publisher_id, state, how, made) VALUES (?, ?, ?, ?, ?)`,
+		project.id, publisher, string(p.State), p.How, p.Made.UnixMicro())
+	return err
+}
+
+func (t *tx) judged(c Case) error {
+	var err error
+	switch {
+	case c.id.contradiction != 0:
+		_, err = t.exec(`UPDATE contradictions SET judged = 1 WHERE id = ?`, c.id.contradiction)
+	case c.id.entry != 0:
+		_, err = t.exec(`DELETE FROM unjudged WHERE file_id = ? AND entry_id = ? AND (SELECT count(*) FROM bindings WHERE file_id = ? AND entry_id = ?) = ?`,
+			int64(c.id.file), int64(c.id.entry), int64(c.id.file), int64(c.id.entry), c.id.bindings)
+	case c.id.file != 0:
+		_, err = t.exec(`UPDATE files SET judged = 1 WHERE id = ? AND EXISTS (SELECT 1 FROM provenance WHERE file_id = ? AND state = ?)`,
+			int64(c.id.file), int64(c.id.file), string(c.Provenance))
+	default:
+		return errors.New("a verdict on a case that did not come from Cases")
+	}
+	return err
+}
+
+// storedColumns are those that storedRow wants, of entries e, logs l, heads h and
+// (left joined) signers g.
+const storedColumns = `e.id, ` + logColumns + `, e.idx, e.leaf_hash, e.body, e.trust, e.integrated, e.set_sig, e.set_valid, ` + headColumns + `, e.proof, e.seen, g.der`
+
+// A storedRow collects storedColumns.
+type storedRow struct {
+	id         EntryID
+	log        logRow
+	index      uint64
+	hash, body []byte
+	trust      string
+	integrated sql.NullInt64
+	set        []byte
+	setValid   bool
+	head       headRow
+	proof      []byte
+	seen       sql.NullInt64
+	der        []byte
+}
+
+func (r *storedRow) dest() []any {
+	d := append([]any{&r.id}, r.log.dest()...)
+	d = append(d, &r.index, &r.hash, &r.body, &r.trust, &r.integrated, &r.set, &r.setValid)
+	d = append(d, r.head.dest()...)
+	return append(d, &r.proof, &r.seen, &r.der)
+}
+
+func (r *storedRow) value() (Stored, error) {
+	l, err := r.log.value()
+	e := Stored{ID: r.id, Log: l, Trust: r.trust, SETValid: r.setValid, Seen: timeOf(r.seen),
+		Leaf: monitor.Leaf{Index: r.index, Data: r.body, IntegratedTime: r.integrated.Int64, SET: r.set}}
+	errs := []error{err}
+	e.Hash, err = hashOf(r.hash)
+	errs = append(errs, err)
+	e.Head, err = r.head.value(l.Origin)
+	errs = append(errs, err)
+	e.Proof, err = split(r.proof)
+	errs = append(errs, err)
+	e.Entry, _ = decode(r.body)
+	if r.der != nil {
+		if signer, err := ParseSigner(r.der); err == nil {
+			e.Signer = &signer
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Stored{}, fmt.Errorf("entry %d: %w", r.id, err)
+	}
+	return e, nil
+}
+
+const storedTables = `entries e JOIN logs l ON l.id = e.log_id JOIN heads h ON h.id = e.head_id LEFT JOIN signers g ON g.id = e.signer_id`
+
+func (s *Store) stored(ctx context.Context, id EntryID) (Stored, error) {
+	var r storedRow
+	if err := s.db.QueryRowContext(ctx, strings.Join([]string{`SELECT `, storedColumns, ` FROM `, storedTables, ` WHERE e.id = ?`}, ""), int64(id)).Scan(r.dest()...); err != nil {
+		return Stored{}, err
+	}
+	return r.value()
+}

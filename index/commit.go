@@ -1,0 +1,241 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sigtrail/monitor"
+)
+
+// A sifting is what the leaves of a batch come to, worked out before the
+// transaction that writes it: certificates and signatures take far longer to
+// check than rows to write.
+type sifting struct {
+	kinds map[string]int // all leaves, by kind
+	bound []*found
+	free  []freeLeaf
+}
+
+// A freeLeaf concerns no file that is known, and could concern one that comes.
+type freeLeaf struct {
+	digest [32]byte
+	index  uint64
+}
+
+// Commit implements monitor.Store. Leaves that cannot be decoded are counted and
+// covered like all others.
+func (s *Store) Commit(ctx context.Context, b monitor.Batch) error {
+	if len(b.Leaves) != len(b.Hashes) || uint64(len(b.Leaves)) != b.To.Next-b.From.Next {
+		return fmt.Errorf("log %q: a batch from %d to %d of %d leaves and %d hashes", b.Log.Origin, b.From.Next, b.To.Next, len(b.Leaves), len(b.Hashes))
+	}
+	began := time.Now()
+	err := s.index(ctx, "indexing leaves", func() (*sifting, error) {
+		return s.sift(b.Log, b.Leaves, b.Hashes)
+	}, func(t *tx, w *sifting) error {
+		log, err := t.logID(b.Log)
+		if err != nil {
+			return err
+		}
+		if err := t.move(log, b.From, b.To); err != nil {
+			return err
+		}
+		if err := t.cover(log, b.From.Next, b.To.Next); err != nil {
+			return err
+		}
+		return s.save(t, w, log, b.Head, nil)
+	})
+	if err == nil {
+		s.metrics.commitSeconds.Observe(time.Since(began).Seconds())
+	}
+	return err
+}
+
+// CommitFound indexes one proven leaf that was looked up: for a file, or 0 for no
+// file in particular. What binds it to nothing is covered, and kept for files to
+// come like a tailed leaf. Committing it again adds nothing.
+func (s *Store) CommitFound(ctx context.Context, p monitor.Proven, file FileID) error {
+	return s.index(ctx, "indexing a leaf that was looked up", func() (*sifting, error) {
+		w, err := s.sift(p.Log, []monitor.Leaf{p.Leaf}, []monitor.Hash{p.Hash})
+		if err == nil && file != 0 {
+			s.bindSubject(w, p, file)
+		}
+		return w, err
+	}, func(t *tx, w *sifting) error {
+		log, err := t.logID(p.Log)
+		if err != nil {
+			return err
+		}
+		if err := t.cover(log, p.Leaf.Index, p.Leaf.Index+1); err != nil {
+			return err
+		}
+		if err := t.unwant(p.Log, p.Leaf.Index); err != nil {
+			return err
+		}
+		for _, f := range w.bound {
+			n, err := t.exec(`DELETE FROM unbound WHERE digest = ? AND log_id = ? AND idx = ?`, blob(f.entry.Digest), log, int64(p.Leaf.Index))
+			if err != nil {
+				return err
+			}
+			t.then(func() { s.unbound.Add(-n) })
+		}
+		return s.save(t, w, log, p.Head, p.Proof)
+	})
+}
+
+// bindSubject adds the weakest evidence, where nothing stronger ties the leaf to
+// the file it was found for.
+func (s *Store) bindSubject(w *sifting, p monitor.Proven, file FileID) {
+	if len(w.bound) == 0 {
+		entry, kind := decode(p.Leaf.Data)
+		f := &found{leaf: p.Leaf, hash: p.Hash, entry: entry, kind: kind}
+		s.examine(p.Log, f)
+		w.bound, w.free = []*found{f}, nil
+	}
+	f := w.bound[0]
+	for _, b := range f.bindings {
+		if b.file == file {
+			return
+		}
+	}
+	f.bindings = append(f.bindings, proposal{file: file, evidence: BySubject, signature: notChecked})
+}
+
+// index sifts, then writes. A file may be stored between the two, for which the
+// sifting did not look: then it is done again while nobody else can write.
+func (s *Store) index(ctx context.Context, doing string, sift func() (*sifting, error), save func(*tx, *sifting) error) error {
+	seen := s.watch.generation()
+	w, err := sift()
+	if err != nil {
+		return s.fail(doing, err)
+	}
+	return s.write(ctx, doing, func(t *tx) error {
+		if s.watch.generation() != seen {
+			if w, err = sift(); err != nil {
+				return err
+			}
+		}
+		t.then(func() { s.metrics.leaves(w.kinds) })
+		return save(t, w)
+	})
+}
+
+// sift holds each leaf against the expected digests and verifies those that match.
+func (s *Store) sift(l monitor.Log, leaves []monitor.Leaf, hashes []monitor.Hash) (*sifting, error) {
+	w := &sifting{kinds: make(map[string]int)}
+	var scratch Scratch
+	for i := range leaves {
+		kind, digest, ok, likely, err := Peek(leaves[i].Data, &scratch)
+		kind = kindOf(kind, err)
+		w.kinds[kind]++
+		named := s.watch.has(hashes[i][:])
+		if named || err == nil && ok && s.watch.has(digest[:]) {
+			f, err := s.match(l, leaves[i], hashes[i], named)
+			if err != nil {
+				return nil, err
+			}
+			if f != nil {
+				w.bound = append(w.bound, f)
+				continue
+			}
+		}
+		if err == nil && ok && likely {
+			w.free = append(w.free, freeLeaf{digest, leaves[i].Index})
+		}
+	}
+	return w, nil
+}
+
+// kindOf is a kind for the metric: of the few known ones, "other" or "malformed".
+func kindOf(kind string, err error) string {
+	var k *KindError
+	switch {
+	case err == nil:
+		return kind
+	case errors.As(err, &k):
+		return k.Kind
+	}
+	return "malformed"
+}
+
+// decode is Decode for leaves that are kept whatever they hold.
+func decode(leaf []byte) (Entry, string) {
+	e, err := Decode(leaf)
+	return e, kindOf(e.Kind, err)
+}
+
+// match finds the files that a leaf concerns; nil if there are none after all.
+func (s *Store) match(l monitor.Log, leaf monitor.Leaf, hash monitor.Hash, named bool) (*found, error) {
+	f := &found{leaf: leaf, hash: hash}
+	f.entry, f.kind = decode(leaf.Data)
+	// Not the caller's context: see tx.
+	ctx := context.Background()
+	if len(f.entry.Digest) == 32 {
+		rows, err := s.byDigest.QueryContext(ctx, f.entry.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if err := drain(rows, func(scan scan) error {
+			var m match
+			var sum []byte
+			if err := scan(&m.file, &m.form, &m.name, &sum); err != nil {
+				return err
+			}
+			h, err := hashOf(sum)
+			m.sha256 = h
+			if b, ok := m.propose(f.entry); ok {
+				f.bindings = append(f.bindings, b)
+			}
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	if named {
+		rows, err := s.byLeaf.QueryContext(ctx, hash[:], l.KeyID[:])
+		if err != nil {
+			return nil, err
+		}
+		if err := drain(rows, func(scan scan) error {
+			b := proposal{evidence: ByProvenance, signature: notChecked}
+			err := scan(&b.file)
+			f.bindings = append(f.bindings, b)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	if len(f.bindings) == 0 {
+		return nil, nil
+	}
+	s.examine(l, f)
+	return f, nil
+}
+
+// examine says what is to be thought of the entry's certificate and clock. The
+// certificate must hold at the entry's time: v1's integrated time where the log
+// has signed it, else, as v2 has no clock, when the certificate was issued.
+func (s *Store) examine(l monitor.Log, f *found) {
+	if s.trust.trust != nil && l.API == monitor.V1 && len(f.leaf.SET) > 0 {
+		f.setValid = s.trust.trust.SET(l, f.leaf) == nil
+	}
+	switch {
+	case f.entry.Cert != nil:
+		signer, err := ParseSigner(f.entry.Cert)
+		if err != nil {
+			f.trust = "unreadable certificate: " + err.Error()
+			return
+		}
+		f.signer = &signer
+		at := signer.NotBefore
+		if f.setValid {
+			at = time.Unix(f.leaf.IntegratedTime, 0)
+		}
+		f.trust = s.trust.check(&signer, at)
+	case f.entry.Key != nil:
+		f.trust = "a bare public key, no certificate"
+	default:
+		f.trust = "no certificate that can be read"
+	}
+}

@@ -1,0 +1,213 @@
+package index
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"sigtrail/monitor"
+)
+
+// A found leaf concerns at least one file.
+type found struct {
+	leaf  monitor.Leaf
+	hash  monitor.Hash
+	kind  string
+	entry Entry // zero where the leaf does not decode
+
+	signer   *Signer
+	setValid bool
+	trust    string
+	bindings []proposal
+}
+
+// A proposal is a binding on its way into the table.
+type proposal struct {
+	file      FileID
+	evidence  Evidence
+	form      string
+	signature string
+}
+
+// notChecked stands for the signature where there are no rebuilt bytes to check
+// it over.
+const notChecked = "not checked"
+
+// A match is a file that expects a digest.
+type match struct {
+	file   FileID
+	form   string
+	name   string
+	sha256 [32]byte
+}
+
+const (
+	filesByDigest = `SELECT x.file_id, x.form, f.filename, f.sha256 FROM expected x JOIN files f ON f.id = x.file_id WHERE x.digest = ?`
+	filesByLeaf   = `SELECT DISTINCT file_id FROM provenance_leaves WHERE leaf_hash = ? AND key_id = ?`
+)
+
+// propose binds an entry to a file that expects its digest. False where the digest
+// is of something else than the form: a payload is no artifact.
+func (m match) propose(e Entry) (proposal, bool) {
+	payload := strings.HasSuffix(m.form, "/payload")
+	if payload != (e.DigestOf == DigestPayload) {
+		return proposal{}, false
+	}
+	b := proposal{file: m.file, evidence: ByStatement, form: m.form}
+	if m.form == "artifact" {
+		b.evidence = ByArtifact
+	}
+	if err := VerifySignature(e, m.form, m.name, m.sha256); err != nil {
+		b.signature = orUnknown(err.Error())
+	}
+	return b, true
+}
+
+// save writes a sifting under a head. The proof is that of the one leaf found by
+// look-up; nil for a tailed batch.
+func (s *Store) save(t *tx, w *sifting, log int64, head monitor.Head, proof []monitor.Hash) error {
+	if len(w.bound) > 0 {
+		headID, err := t.headID(log, head)
+		if err != nil {
+			return err
+		}
+		for _, f := range w.bound {
+			id, err := t.saveEntry(log, headID, f, proof, s.now().UnixMicro())
+			if err != nil {
+				return fmt.Errorf("leaf %d: %w", f.leaf.Index, err)
+			}
+			for _, b := range f.bindings {
+				if err := s.bind(t, id, b); err != nil {
+					return fmt.Errorf("leaf %d: %w", f.leaf.Index, err)
+				}
+			}
+		}
+	}
+	return s.saveFree(t, w.free, log)
+}
+
+// saveEntry stores the entry or finds it: look-up and tail may both come by. A
+// later copy of a leaf adds the log's signed time where the first one lacked it.
+func (t *tx) saveEntry(log, head int64, f *found, proof []monitor.Hash, now int64) (EntryID, error) {
+	var signer any
+	if f.signer != nil {
+		id, err := t.signerID(f.signer)
+		if err != nil {
+			return 0, err
+		}
+		signer = id
+	}
+	var integrated any
+	if f.leaf.SET != nil || f.leaf.IntegratedTime != 0 {
+		integrated = f.leaf.IntegratedTime
+	}
+	var inclusion any
+	if proof != nil {
+		inclusion = join(proof)
+	}
+	var id EntryID
+	err := t.get(`INSERT INTO entries (log_id, idx, leaf_hash, kind, digest, body, signer_id, trust, integrated, set_sig, set_valid, head_id, proof, seen)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (log_id, idx) DO UPDATE SET integrated = excluded.integrated, set_sig = excluded.set_sig, set_valid = 1, trust = excluded.trust
+			WHERE set_valid = 0 AND excluded.set_valid = 1
+		RETURNING id`,
+		[]any{log, int64(f.leaf.Index), f.hash[:], f.kind, f.entry.Digest, blob(f.leaf.Data), signer, f.trust, integrated, f.leaf.SET, f.setValid, head, inclusion, now}, &id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return id, err
+	}
+	var hash []byte
+	if err := t.get(`SELECT id, leaf_hash FROM entries WHERE log_id = ? AND idx = ?`, []any{log, int64(f.leaf.Index)}, &id, &hash); err != nil {
+		return 0, err
+	}
+	if !bytes.Equal(hash, f.hash[:]) {
+		return 0, errors.New("another leaf is stored as proven at this index; the database is damaged, restore it from a backup")
+	}
+	return id, nil
+}
+
+func (t *tx) signerID(s *Signer) (int64, error) {
+	var id int64
+	err := t.get(`SELECT id FROM signers WHERE fingerprint = ?`, []any{s.Fingerprint[:]}, &id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return id, err
+	}
+	publisher, err := t.publisherID(s.Publisher())
+	if err != nil {
+		return 0, err
+	}
+	err = t.get(`INSERT INTO signers (fingerprint, der, publisher_id, run, commit_id) VALUES (?, ?, ?, ?, ?) RETURNING id`,
+		[]any{s.Fingerprint[:], s.DER, publisher, s.field(ExtRunInvocationURI), s.field(ExtSourceRepositoryDigest)}, &id)
+	return id, err
+}
+
+// field is NULL for an absent extension.
+func (s *Signer) field(n int) sql.NullString {
+	return sql.NullString{String: s.Fields[n].Value, Valid: s.Fields[n].Set}
+}
+
+func (t *tx) publisherID(p Publisher) (int64, error) {
+	var id int64
+	err := t.get(`SELECT id FROM publishers WHERE key = ?`, []any{p.Key()}, &id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return id, err
+	}
+	err = t.get(`INSERT INTO publishers (key, issuer, repository, repository_id, owner, owner_id, workflow, environment, identity) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		[]any{p.Key(), p.Issuer, p.Repository, p.RepositoryID, p.Owner, p.OwnerID, p.Workflow, p.Environment, p.Identity}, &id)
+	return id, err
+}
+
+// bind adds a binding, and asks for judgement where it is new and says more than
+// that a search index named the entry.
+func (s *Store) bind(t *tx, entry EntryID, b proposal) error {
+	n, err := t.exec(`INSERT OR IGNORE INTO bindings (file_id, entry_id, evidence, form, signature) VALUES (?, ?, ?, ?, ?)`,
+		int64(b.file), int64(entry), string(b.evidence), b.form, b.signature)
+	if err != nil || n == 0 {
+		return err
+	}
+	t.then(func() { s.metrics.bindings.WithLabelValues(string(b.evidence)).Inc() })
+	if b.evidence == BySubject {
+		return nil
+	}
+	_, err = t.exec(`INSERT OR IGNORE INTO unjudged (file_id, entry_id) VALUES (?, ?)`, int64(b.file), int64(entry))
+	return err
+}
+
+// freeChunk is how many rows go into one statement: most of what a row costs is
+// the way into SQLite and back.
+const freeChunk = 64
+
+var insertFree = map[int]string{
+	1:         `INSERT OR IGNORE INTO unbound (digest, log_id, idx, seen) VALUES (?, ?, ?, ?)`,
+	freeChunk: `INSERT OR IGNORE INTO unbound (digest, log_id, idx, seen) VALUES (?, ?, ?, ?)` + strings.Repeat(`, (?, ?, ?, ?)`, freeChunk-1),
+}
+
+// saveFree stores leaves for files to come, in the order of the table.
+func (s *Store) saveFree(t *tx, free []freeLeaf, log int64) error {
+	slices.SortFunc(free, func(a, b freeLeaf) int { return bytes.Compare(a.digest[:], b.digest[:]) })
+	seen := s.now().Unix()
+	added := int64(0)
+	args := make([]any, 0, 4*freeChunk)
+	for len(free) > 0 {
+		n := 1
+		if len(free) >= freeChunk {
+			n = freeChunk
+		}
+		args = args[:0]
+		for i := range n {
+			args = append(args, free[i].digest[:], log, int64(free[i].index), seen)
+		}
+		k, err := t.exec(insertFree[n], args...)
+		if err != nil {
+			return err
+		}
+		added += k
+		free = free[n:]
+	}
+	if added > 0 {
+		t.then(func() { s.unbound.Add(added) })
+	}
+	return nil
+}

@@ -1,0 +1,298 @@
+package index
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"time"
+
+	"sigtrail/monitor"
+)
+
+const fileColumns = `f.id, p.name, f.version, f.filename, f.sha256, f.size, f.uploaded, f.url, f.provenance_url, f.yanked, f.first_seen, f.gone, f.first_listing`
+
+// A fileRow collects fileColumns, of files f and projects p.
+type fileRow struct {
+	f                     File
+	sha256                []byte
+	uploaded, first, gone sql.NullInt64
+	provenance, yanked    sql.NullString
+}
+
+func (r *fileRow) dest() []any {
+	return []any{&r.f.ID, &r.f.Project, &r.f.Version, &r.f.Name, &r.sha256, &r.f.Size, &r.uploaded, &r.f.URL, &r.provenance, &r.yanked, &r.first, &r.gone, &r.f.FirstListing}
+}
+
+func (r *fileRow) value() (File, error) {
+	f := r.f
+	sum, err := hashOf(r.sha256)
+	f.SHA256 = sum
+	f.Uploaded, f.FirstSeen, f.Gone = timeOf(r.uploaded), timeOf(r.first), timeOf(r.gone)
+	f.ProvenanceURL = r.provenance.String
+	if r.yanked.Valid {
+		reason := r.yanked.String
+		f.Yanked = &reason
+	}
+	return f, err
+}
+
+// A projectRow is what is stored of a project before a listing.
+type projectRow struct {
+	id     int64
+	serial int64
+	listed bool
+}
+
+// ListingSerial returns the serial of the newest listing stored of a project,
+// and whether a whole list of its files has ever been stored.
+func (s *Store) ListingSerial(ctx context.Context, project string) (serial int64, listed bool, err error) {
+	err = s.db.QueryRowContext(ctx, `SELECT serial, listed IS NOT NULL FROM projects WHERE name = ?`, project).Scan(&serial, &listed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, s.fail("reading a project's serial", err)
+	}
+	return serial, listed, nil
+}
+
+// SaveListing stores what PyPI lists of a project, and returns the files that are
+// new here. A listing older than the stored one (a stale cache) changes nothing.
+// Files that are missing are dated as gone, unless the project is quarantined:
+// then PyPI hides them all, and only the status says anything.
+func (s *Store) SaveListing(ctx context.Context, l Listing) (fresh []File, err error) {
+	err = s.write(ctx, "storing the files of "+l.Project, func(t *tx) error {
+		fresh = nil
+		p, err := t.project(l.Project, l.Fetched)
+		if err != nil {
+			return err
+		}
+		if l.Serial != 0 && l.Serial < p.serial {
+			s.log.DebugContext(ctx, "ignoring a stale listing", "project", l.Project, "serial", l.Serial, "stored", p.serial)
+			return nil
+		}
+		hidden := l.Status == "quarantined" && len(l.Files) == 0
+		if !hidden {
+			if fresh, err = s.saveFiles(t, p, l); err != nil {
+				return err
+			}
+		}
+		_, err = t.exec(`UPDATE projects SET serial = max(serial, ?), status = ?, listed = coalesce(listed, ?) WHERE id = ?`,
+			l.Serial, l.Status, sql.NullInt64{Int64: l.Fetched.UnixMicro(), Valid: !hidden}, p.id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return fresh, nil
+}
+
+func (t *tx) project(name string, seen time.Time) (projectRow, error) {
+	var p projectRow
+	if name == "" {
+		return p, errors.New("a project without a name")
+	}
+	if _, err := t.exec(`INSERT OR IGNORE INTO projects (name, first_seen) VALUES (?, ?)`, name, seen.UnixMicro()); err != nil {
+		return p, err
+	}
+	err := t.get(`SELECT id, serial, listed IS NOT NULL FROM projects WHERE name = ?`, []any{name}, &p.id, &p.serial, &p.listed)
+	return p, err
+}
+
+type fileKey struct {
+	name   string
+	sha256 [32]byte
+}
+
+// saveFiles brings the stored files of a project in line with a listing.
+func (s *Store) saveFiles(t *tx, p projectRow, l Listing) (fresh []File, err error) {
+	stored, err := t.files(p.id)
+	if err != nil {
+		return nil, err
+	}
+	listed := make(map[fileKey]bool, len(l.Files))
+	for _, f := range l.Files {
+		key := fileKey{f.Name, f.SHA256}
+		if listed[key] {
+			continue
+		}
+		listed[key] = true
+		f.Project = l.Project
+		if old, ok := stored[key]; ok {
+			if err := t.updateFile(old, f, l.Fetched); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		f.FirstSeen, f.FirstListing, f.Gone = l.Fetched, !p.listed, time.Time{}
+		if f.ID, err = s.addFile(t, p.id, f); err != nil {
+			return nil, fmt.Errorf("file %s: %w", f.Name, err)
+		}
+		fresh = append(fresh, f)
+	}
+	for key, old := range stored {
+		if !listed[key] && old.Gone.IsZero() {
+			if _, err := t.exec(`UPDATE files SET gone = ? WHERE id = ?`, l.Fetched.UnixMicro(), old.ID); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return fresh, nil
+}
+
+func (t *tx) files(project int64) (map[fileKey]File, error) {
+	files := make(map[fileKey]File)
+	err := t.each(`SELECT `+fileColumns+` FROM files f JOIN projects p ON p.id = f.project_id WHERE f.project_id = ?`, []any{project}, func(scan scan) error {
+		var r fileRow
+		if err := scan(r.dest()...); err != nil {
+			return err
+		}
+		f, err := r.value()
+		files[fileKey{f.Name, f.SHA256}] = f
+		return err
+	})
+	return files, err
+}
+
+// updateFile writes what changed of a file that is stored already.
+func (t *tx) updateFile(old, f File, at time.Time) error {
+	if f.Uploaded.IsZero() {
+		f.Uploaded = old.Uploaded // once known, it stays known
+	}
+	same := old.Version == f.Version && old.Size == f.Size && old.Uploaded.UnixMicro() == f.Uploaded.UnixMicro() && old.URL == f.URL &&
+		old.ProvenanceURL == f.ProvenanceURL && equal(old.Yanked, f.Yanked) && old.Gone.IsZero()
+	if same {
+		return nil
+	}
+	if _, err := t.exec(`UPDATE files SET version = ?, size = ?, uploaded = ?, url = ?, provenance_url = ?, yanked = ?, gone = NULL WHERE id = ?`,
+		f.Version, f.Size, micros(f.Uploaded), f.URL, null(f.ProvenanceURL), f.Yanked, old.ID); err != nil {
+		return err
+	}
+	var err error
+	switch {
+	case old.ProvenanceURL == "" && f.ProvenanceURL != "":
+		_, err = t.exec(`UPDATE provenance SET state = 'pending', tries = 0, next = ?, error = '' WHERE file_id = ? AND state = 'absent'`, at.UnixMicro(), old.ID)
+	case old.ProvenanceURL != "" && f.ProvenanceURL == "":
+		// Nothing is left to ask. What was fetched before stays.
+		_, err = t.exec(`UPDATE provenance SET state = 'absent' WHERE file_id = ? AND state IN ('pending', 'refused')`, old.ID)
+	}
+	return err
+}
+
+func equal(a, b *string) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
+
+// addFile stores a new file with everything that waits for it: its provenance,
+// its look-ups, and the leaves that were indexed before it appeared.
+func (s *Store) addFile(t *tx, project int64, f File) (FileID, error) {
+	var id FileID
+	err := t.get(`INSERT INTO files (project_id, version, filename, sha256, size, uploaded, url, provenance_url, yanked, first_seen, first_listing) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		[]any{project, f.Version, f.Name, f.SHA256[:], f.Size, micros(f.Uploaded), f.URL, null(f.ProvenanceURL), f.Yanked, f.FirstSeen.UnixMicro(), f.FirstListing}, &id)
+	if err != nil {
+		return 0, err
+	}
+	state := ProvenanceAbsent
+	if f.ProvenanceURL != "" {
+		state = ProvenancePending
+	}
+	if _, err := t.exec(`INSERT INTO provenance (file_id, state, next) VALUES (?, ?, ?)`, id, string(state), f.FirstSeen.UnixMicro()); err != nil {
+		return 0, err
+	}
+	for _, server := range s.servers {
+		if _, err := t.exec(`INSERT INTO lookups (file_id, server, next) VALUES (?, ?, ?)`, id, server, f.FirstSeen.UnixMicro()); err != nil {
+			return 0, err
+		}
+	}
+	f.ID = id
+	return id, s.expect(t, f)
+}
+
+// expect stores the digests by which leaves of a file are known, and joins the
+// leaves that were there first.
+func (s *Store) expect(t *tx, f File) error {
+	expected := ExpectedDigests(f.Name, f.SHA256)
+	digests := make([][32]byte, len(expected))
+	for i, x := range expected {
+		digests[i] = x.Digest
+		if _, err := t.exec(`INSERT OR IGNORE INTO expected (digest, file_id, form) VALUES (?, ?, ?)`, x.Digest[:], int64(f.ID), x.Form); err != nil {
+			return err
+		}
+		if _, err := t.exec(`INSERT OR IGNORE INTO wanted (log_id, idx) SELECT log_id, idx FROM unbound WHERE digest = ?`, x.Digest[:]); err != nil {
+			return err
+		}
+		if err := s.joinStored(t, match{file: f.ID, form: x.Form, name: f.Name, sha256: f.SHA256}, x.Digest); err != nil {
+			return err
+		}
+	}
+	t.then(func() { s.watch.add(digests...) })
+	return nil
+}
+
+// joinStored binds entries that were stored for another file (the same bytes
+// under two names) and hold a digest of this one too.
+func (s *Store) joinStored(t *tx, m match, digest [32]byte) error {
+	type stored struct {
+		id   EntryID
+		body []byte
+	}
+	var entries []stored
+	if err := t.each(`SELECT id, body FROM entries WHERE digest = ?`, []any{digest[:]}, func(scan scan) error {
+		var e stored
+		err := scan(&e.id, &e.body)
+		entries = append(entries, e)
+		return err
+	}); err != nil {
+		return err
+	}
+	for _, stored := range entries {
+		e, err := Decode(stored.body)
+		if err != nil {
+			continue // bound by its provenance alone
+		}
+		if b, ok := m.propose(e); ok {
+			if err := s.bind(t, stored.id, b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Wanted returns leaves to fetch, prove and hand to CommitFound, because a file
+// has appeared that they concern.
+func (s *Store) Wanted(ctx context.Context, limit int) ([]Want, error) {
+	var wants []Want
+	err := s.each(ctx, `SELECT `+logColumns+`, w.idx FROM wanted w JOIN logs l ON l.id = w.log_id ORDER BY w.log_id, w.idx LIMIT ?`, []any{limit}, func(scan scan) error {
+		var r logRow
+		var w Want
+		if err := scan(append(r.dest(), &w.Index)...); err != nil {
+			return err
+		}
+		var err error
+		w.Log, err = r.value()
+		wants = append(wants, w)
+		return err
+	})
+	if err != nil {
+		return nil, s.fail("reading the wanted leaves", err)
+	}
+	return wants, nil
+}
+
+// Unwant gives up on a wanted leaf.
+func (s *Store) Unwant(ctx context.Context, w Want) error {
+	return s.write(ctx, "giving up a wanted leaf", func(t *tx) error {
+		return t.unwant(w.Log, w.Index)
+	})
+}
+
+func (t *tx) unwant(l monitor.Log, index uint64) error {
+	_, err := t.exec(`DELETE FROM wanted WHERE idx = ? AND log_id = (SELECT id FROM logs WHERE origin = ? AND key_id = ?)`, int64(index), l.Origin, l.KeyID[:])
+	return err
+}

@@ -1,0 +1,331 @@
+package index
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+
+	"sigtrail/monitor"
+)
+
+// logColumns are those that scanLog wants, of a table or alias l.
+const logColumns = `l.origin, l.key_id, l.api, l.url, l.tree_id, l.first_global, l.closed`
+
+// A logRow collects logColumns.
+type logRow struct {
+	log  monitor.Log
+	key  []byte
+	api  string
+	tree string
+}
+
+func (r *logRow) dest() []any {
+	return []any{&r.log.Origin, &r.key, &r.api, &r.log.URL, &r.tree, &r.log.FirstGlobal, &r.log.Closed}
+}
+
+func (r *logRow) value() (monitor.Log, error) {
+	l := r.log
+	var err error
+	if l.KeyID, err = hashOf(r.key); err != nil {
+		return l, err
+	}
+	l.API = monitor.API(r.api)
+	l.TreeID, err = strconv.ParseUint(r.tree, 10, 64)
+	return l, err
+}
+
+func hashOf(b []byte) (monitor.Hash, error) {
+	if len(b) != len(monitor.Hash{}) {
+		return monitor.Hash{}, fmt.Errorf("a hash of %d bytes", len(b))
+	}
+	return monitor.Hash(b), nil
+}
+
+// logID makes the log's row, or brings what may change of it up to date.
+func (t *tx) logID(l monitor.Log) (int64, error) {
+	if l.FirstGlobal > math.MaxInt64 {
+		return 0, fmt.Errorf("log %q: first index %d", l.Origin, l.FirstGlobal)
+	}
+	var id int64
+	err := t.get(`INSERT INTO logs (origin, key_id, api, url, tree_id, first_global, closed) VALUES (?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (origin, key_id) DO UPDATE SET url = excluded.url, first_global = excluded.first_global, closed = excluded.closed
+		RETURNING id`,
+		[]any{l.Origin, l.KeyID[:], string(l.API), l.URL, strconv.FormatUint(l.TreeID, 10), int64(l.FirstGlobal), l.Closed}, &id)
+	return id, err
+}
+
+const headColumns = `h.size, h.root, h.text, h.note, h.seen`
+
+type headRow struct {
+	head monitor.Head
+	root []byte
+	seen sql.NullInt64
+}
+
+func (r *headRow) dest() []any {
+	return []any{&r.head.Size, &r.root, &r.head.Text, &r.head.Note, &r.seen}
+}
+
+func (r *headRow) value(origin string) (monitor.Head, error) {
+	h := r.head
+	var err error
+	h.Root, err = hashOf(r.root)
+	h.Origin, h.Seen = origin, timeOf(r.seen)
+	return h, err
+}
+
+// Latest implements monitor.Store.
+func (s *Store) Latest(ctx context.Context, l monitor.Log) (monitor.Head, bool, error) {
+	return s.head(ctx, l, "loading the newest head",
+		`SELECT `+headColumns+` FROM heads h JOIN logs l ON l.id = h.log_id
+		WHERE l.origin = ? AND l.key_id = ? AND h.verified = 1 ORDER BY h.size DESC, h.id DESC LIMIT 1`)
+}
+
+// HeadAt implements monitor.Store.
+func (s *Store) HeadAt(ctx context.Context, l monitor.Log, size uint64) (monitor.Head, bool, error) {
+	if size > math.MaxInt64 {
+		return monitor.Head{}, false, nil
+	}
+	return s.head(ctx, l, "loading a head",
+		`SELECT `+headColumns+` FROM heads h JOIN logs l ON l.id = h.log_id
+		WHERE l.origin = ? AND l.key_id = ? AND h.verified = 1 AND h.size = ? ORDER BY h.id LIMIT 1`, int64(size))
+}
+
+func (s *Store) head(ctx context.Context, l monitor.Log, doing, query string, more ...any) (monitor.Head, bool, error) {
+	var r headRow
+	err := s.db.QueryRowContext(ctx, query, append([]any{l.Origin, l.KeyID[:]}, more...)...).Scan(r.dest()...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return monitor.Head{}, false, nil
+	}
+	h, bad := r.value(l.Origin)
+	if err = errors.Join(err, bad); err != nil {
+		return monitor.Head{}, false, s.fail(doing, err)
+	}
+	return h, true, nil
+}
+
+// SaveHead implements monitor.Store.
+func (s *Store) SaveHead(ctx context.Context, l monitor.Log, h monitor.Head) error {
+	return s.write(ctx, "keeping a head", func(t *tx) error {
+		log, err := t.logID(l)
+		if err != nil {
+			return err
+		}
+		_, err = t.headID(log, h)
+		return err
+	})
+}
+
+// headID keeps a verified head and returns its row. A text that was one side of a
+// contradiction may prove true later (a replica that lagged); then it stands with
+// the note that was verified.
+func (t *tx) headID(log int64, h monitor.Head) (int64, error) {
+	if h.Size > math.MaxInt64 {
+		return 0, fmt.Errorf("head of size %d", h.Size)
+	}
+	var id int64
+	var verified bool
+	err := t.get(`SELECT id, verified FROM heads WHERE log_id = ? AND text = ?`, []any{log, h.Text}, &id, &verified)
+	if err == nil && verified {
+		return id, nil
+	}
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, err
+	}
+	err = t.get(`INSERT INTO heads (log_id, size, root, text, note, seen, verified) VALUES (?, ?, ?, ?, ?, ?, 1)
+		ON CONFLICT (log_id, text) DO UPDATE SET verified = 1, note = excluded.note, seen = excluded.seen
+		RETURNING id`, []any{log, int64(h.Size), h.Root[:], h.Text, blob(h.Note), h.Seen.UnixMicro()}, &id)
+	return id, err
+}
+
+// Contradict implements monitor.Store. What a log said against itself may not be
+// said twice, so it is on the disk when this returns.
+func (s *Store) Contradict(ctx context.Context, c monitor.Contradiction) error {
+	err := s.write(ctx, "keeping evidence against a log", func(t *tx) error {
+		log, err := t.logID(c.Log)
+		if err != nil {
+			return err
+		}
+		for _, h := range []monitor.Head{c.Ours, c.Theirs} {
+			if err := t.keepSide(log, h); err != nil {
+				return err
+			}
+		}
+		_, err = t.exec(`INSERT OR IGNORE INTO contradictions (kind, log_id, subject, ours, theirs, text, proof, detail, seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			c.Kind, log, c.Subject, blob(c.Ours.Note), blob(c.Theirs.Note), c.Theirs.Text, join(c.Proof), c.Detail, c.At.UnixMicro())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.checkpoint(ctx)
+}
+
+// keepSide keeps a head that counts for nothing.
+func (t *tx) keepSide(log int64, h monitor.Head) error {
+	if len(h.Note) == 0 || h.Size > math.MaxInt64 {
+		return nil // the contradiction itself has what there is
+	}
+	_, err := t.exec(`INSERT OR IGNORE INTO heads (log_id, size, root, text, note, seen, verified) VALUES (?, ?, ?, ?, ?, ?, 0)`,
+		log, int64(h.Size), h.Root[:], h.Text, h.Note, h.Seen.UnixMicro())
+	return err
+}
+
+// checkpoint syncs the WAL to the disk, and moves from it what readers let it.
+func (s *Store) checkpoint(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if s.writer == nil {
+		return nil
+	}
+	t := &tx{ctx: context.WithoutCancel(ctx), w: s.writer}
+	var busy, pages, moved int
+	if err := t.get(`PRAGMA wal_checkpoint(PASSIVE)`, nil, &busy, &pages, &moved); err != nil {
+		return s.fail("syncing to the disk", err)
+	}
+	return nil
+}
+
+// Position implements monitor.Store.
+func (s *Store) Position(ctx context.Context, l monitor.Log) (monitor.Position, bool, error) {
+	var next sql.NullInt64
+	var hashes []byte
+	err := s.db.QueryRowContext(ctx, `SELECT next, range FROM logs WHERE origin = ? AND key_id = ?`, l.Origin, l.KeyID[:]).Scan(&next, &hashes)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && !next.Valid {
+		return monitor.Position{}, false, nil
+	}
+	p := monitor.Position{Next: uint64(next.Int64)}
+	var bad error
+	p.Range, bad = split(hashes)
+	if err = errors.Join(err, bad); err != nil {
+		return monitor.Position{}, false, s.fail("loading a position", err)
+	}
+	return p, true, nil
+}
+
+// Begin implements monitor.Store.
+func (s *Store) Begin(ctx context.Context, l monitor.Log, p monitor.Position) error {
+	return s.write(ctx, "setting the first position", func(t *tx) error {
+		log, err := t.logID(l)
+		if err != nil {
+			return err
+		}
+		n, err := t.exec(`UPDATE logs SET next = ?, range = ? WHERE id = ? AND next IS NULL`, int64(p.Next), join(p.Range), log)
+		if err == nil && n == 0 {
+			return monitor.ErrConflict
+		}
+		return err
+	})
+}
+
+// move is a compare-and-swap of the position.
+func (t *tx) move(log int64, from, to monitor.Position) error {
+	if to.Next > math.MaxInt64 {
+		return fmt.Errorf("position %d", to.Next)
+	}
+	n, err := t.exec(`UPDATE logs SET next = ?, range = ? WHERE id = ? AND next = ? AND range = ?`,
+		int64(to.Next), join(to.Range), log, int64(from.Next), join(from.Range))
+	if err == nil && n == 0 {
+		return monitor.ErrConflict
+	}
+	return err
+}
+
+// join is the stored form of a list of hashes.
+func join(hashes []monitor.Hash) []byte {
+	b := make([]byte, 0, len(hashes)*len(monitor.Hash{}))
+	for i := range hashes {
+		b = append(b, hashes[i][:]...)
+	}
+	return b
+}
+
+func split(b []byte) ([]monitor.Hash, error) {
+	const size = len(monitor.Hash{})
+	if len(b)%size != 0 {
+		return nil, fmt.Errorf("hashes of %d bytes in all", len(b))
+	}
+	if len(b) == 0 {
+		return nil, nil
+	}
+	hashes := make([]monitor.Hash, len(b)/size)
+	for i := range hashes {
+		hashes[i] = monitor.Hash(b[i*size:])
+	}
+	return hashes, nil
+}
+
+// cover adds [first, past) to what is proven and indexed of the log. Ranges are
+// disjoint and never touch, so that only the one before and those that begin
+// inside can be part of the new one.
+func (t *tx) cover(log int64, first, past uint64) error {
+	if first >= past {
+		return nil
+	}
+	if past > math.MaxInt64 {
+		return fmt.Errorf("coverage up to %d", past)
+	}
+	lo, hi := int64(first), int64(past)
+	err := t.get(`SELECT first, max(past, ?) FROM coverage WHERE log_id = ? AND first <= ? AND past >= ? AND first = (SELECT max(first) FROM coverage WHERE log_id = ? AND first <= ?)`,
+		[]any{hi, log, lo, lo, log, lo}, &lo, &hi)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	var last sql.NullInt64
+	if err := t.get(`SELECT max(past) FROM coverage WHERE log_id = ? AND first >= ? AND first <= ?`, []any{log, lo, hi}, &last); err != nil {
+		return err
+	}
+	if _, err := t.exec(`DELETE FROM coverage WHERE log_id = ? AND first >= ? AND first <= ?`, log, lo, hi); err != nil {
+		return err
+	}
+	_, err = t.exec(`INSERT INTO coverage (log_id, first, past) VALUES (?, ?, ?)`, log, lo, max(hi, last.Int64))
+	return err
+}
+
+// LogStatuses says how far each log is verified and indexed, by origin.
+func (s *Store) LogStatuses(ctx context.Context) ([]LogStatus, error) {
+	var statuses []LogStatus
+	var ids []int64
+	err := s.each(ctx, `SELECT l.id, `+logColumns+`, l.next, EXISTS (SELECT 1 FROM contradictions c WHERE c.log_id = l.id) FROM logs l ORDER BY l.origin, l.id`, nil, func(scan scan) error {
+		var r logRow
+		var id int64
+		var next sql.NullInt64
+		var st LogStatus
+		if err := scan(append(append([]any{&id}, r.dest()...), &next, &st.Conflict)...); err != nil {
+			return err
+		}
+		if next.Valid {
+			n := uint64(next.Int64)
+			st.Next = &n
+		}
+		var err error
+		st.Log, err = r.value()
+		statuses, ids = append(statuses, st), append(ids, id)
+		return err
+	})
+	for i := range statuses {
+		if err != nil {
+			break
+		}
+		if statuses[i].Head, _, err = s.Latest(ctx, statuses[i].Log); err != nil {
+			return nil, err
+		}
+		err = s.each(ctx, `SELECT first, past FROM coverage WHERE log_id = ? ORDER BY first`, []any{ids[i]}, func(scan scan) error {
+			var r monitor.Range
+			err := scan(&r.From, &r.To)
+			statuses[i].Coverage = append(statuses[i].Coverage, r)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, s.fail("reading how far the logs are indexed", err)
+	}
+	return statuses, nil
+}

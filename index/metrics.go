@@ -1,0 +1,126 @@
+package index
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics of indexing. Labels are bounded: kinds by Decode, evidence by its four
+// names, rules and sinks by the program and its configuration, origins by the
+// trusted root.
+type metrics struct {
+	entries       *prometheus.CounterVec
+	bindings      *prometheus.CounterVec
+	commitSeconds prometheus.Histogram
+
+	reg  prometheus.Registerer
+	mine []prometheus.Collector
+}
+
+func newMetrics() *metrics {
+	return &metrics{
+		entries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_entries_total",
+			Help: "Proven leaves indexed, by kind; malformed and other are covered and not looked into."}, []string{"kind"}),
+		bindings: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_bindings_total",
+			Help: "Entries tied to a file, by the evidence for it."}, []string{"evidence"}),
+		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "sigtrail_commit_seconds",
+			Help: "Time to decode, bind and store one batch of leaves.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
+	}
+}
+
+// leaves counts a committed batch by kind.
+func (m *metrics) leaves(kinds map[string]int) {
+	for kind, n := range kinds {
+		m.entries.WithLabelValues(kind).Add(float64(n))
+	}
+}
+
+func (m *metrics) register(reg prometheus.Registerer, s *Store) error {
+	for _, e := range []Evidence{ByStatement, ByProvenance, ByArtifact, BySubject} {
+		m.bindings.WithLabelValues(string(e))
+	}
+	if reg == nil {
+		return nil
+	}
+	m.reg = reg
+	for _, c := range []prometheus.Collector{m.entries, m.bindings, m.commitSeconds, &tables{s: s, failed: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "sigtrail_scrape_failures_total", Help: "Scrapes that could not read the database; they lack what is counted there."})}} {
+		if err := reg.Register(c); err != nil {
+			return err
+		}
+		m.mine = append(m.mine, c)
+	}
+	return nil
+}
+
+// unregister lets another Store of the same process take over.
+func (m *metrics) unregister() {
+	for _, c := range m.mine {
+		m.reg.Unregister(c)
+	}
+	m.mine = nil
+}
+
+var (
+	findingsDesc = prometheus.NewDesc("sigtrail_findings", "Alerts on record.", []string{"rule", "severity"}, nil)
+	outboxDesc   = prometheus.NewDesc("sigtrail_outbox_depth", "Alerts that a sink has yet to receive.", []string{"sink"}, nil)
+	unjudgedDesc = prometheus.NewDesc("sigtrail_unjudged", "Entries bound to a file that no rule has judged yet.", nil, nil)
+	lookupsDesc  = prometheus.NewDesc("sigtrail_lookups_due", "Files due to be looked up in a v1 log.", nil, nil)
+	indexedDesc  = prometheus.NewDesc("sigtrail_indexed_size", "Where the tail of the log stands: leaves before this are indexed.", []string{"origin"}, nil)
+	unboundDesc  = prometheus.NewDesc("sigtrail_unbound", "Leaves kept for files that may appear.", nil, nil)
+)
+
+// tables is read at each scrape, so that it says what the database says.
+type tables struct {
+	s      *Store
+	failed prometheus.Counter
+}
+
+// scrapeTimeout bounds what one scrape may wait for the database.
+const scrapeTimeout = 5 * time.Second
+
+func (c *tables) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{findingsDesc, outboxDesc, unjudgedDesc, lookupsDesc, indexedDesc, unboundDesc} {
+		ch <- d
+	}
+	c.failed.Describe(ch)
+}
+
+func (c *tables) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	now := c.s.now().UnixMicro()
+	for _, q := range []struct {
+		desc   *prometheus.Desc
+		labels int
+		query  string
+		args   []any
+	}{
+		{findingsDesc, 2, `SELECT rule, severity, count(*) FROM alerts GROUP BY 1, 2`, nil},
+		{outboxDesc, 1, `SELECT sink, sum(delivered IS NULL) FROM outbox GROUP BY 1`, nil},
+		{unjudgedDesc, 0, `SELECT count(*) FROM unjudged`, nil},
+		{lookupsDesc, 0, `SELECT count(*) FROM lookups WHERE next <= ?`, []any{now}},
+		{indexedDesc, 1, `SELECT origin, max(next) FROM logs WHERE next IS NOT NULL GROUP BY 1`, nil},
+	} {
+		if err := c.s.each(ctx, q.query, q.args, func(scan scan) error {
+			labels := make([]string, q.labels)
+			var v float64
+			dest := []any{}
+			for i := range labels {
+				dest = append(dest, &labels[i])
+			}
+			if err := scan(append(dest, &v)...); err != nil {
+				return err
+			}
+			ch <- prometheus.MustNewConstMetric(q.desc, prometheus.GaugeValue, v, labels...)
+			return nil
+		}); err != nil {
+			c.failed.Inc()
+			c.s.log.Error("cannot read the database for a scrape", "error", c.s.fail("counting", err))
+		}
+	}
+	ch <- prometheus.MustNewConstMetric(unboundDesc, prometheus.GaugeValue, float64(c.s.unbound.Load()))
+	c.failed.Collect(ch)
+}

@@ -1,0 +1,131 @@
+package index
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"sigtrail/monitor"
+)
+
+// PendingProvenance returns files whose provenance is due to be fetched, the
+// longest due first.
+func (s *Store) PendingProvenance(ctx context.Context, now time.Time, limit int) ([]File, error) {
+	var files []File
+	err := s.each(ctx, `SELECT `+fileColumns+` FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id
+		WHERE v.state IN ('pending', 'refused') AND v.next <= ? AND f.provenance_url IS NOT NULL ORDER BY v.next, v.file_id LIMIT ?`,
+		[]any{now.UnixMicro(), limit}, func(scan scan) error {
+			var r fileRow
+			if err := scan(r.dest()...); err != nil {
+				return err
+			}
+			f, err := r.value()
+			files = append(files, f)
+			return err
+		})
+	if err != nil {
+		return nil, s.fail("reading which provenance is due", err)
+	}
+	return files, nil
+}
+
+// pendingRetry is when a provenance without an answer is asked for again where
+// the caller does not say.
+const pendingRetry = time.Hour
+
+// SaveProvenance stores PyPI's answer for a file. The first object that PyPI gave
+// stands: later answers about the file leave it alone, because PyPI deletes
+// provenance together with the file. Entries stored already that the object names
+// are bound.
+func (s *Store) SaveProvenance(ctx context.Context, id FileID, p Provenance) error {
+	return s.write(ctx, "storing a provenance", func(t *tx) error {
+		var state ProvenanceState
+		err := t.get(`SELECT state FROM provenance WHERE file_id = ?`, []any{int64(id)}, &state)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("there is no file %d", id)
+		}
+		if err != nil {
+			return err
+		}
+		if state == ProvenancePresent {
+			return nil
+		}
+		next := int64(math.MaxInt64) // not again
+		switch {
+		case !p.Retry.IsZero():
+			next = p.Retry.UnixMicro()
+		case p.State == ProvenancePending:
+			next = p.Fetched.Add(pendingRetry).UnixMicro()
+		}
+		if _, err := t.exec(`UPDATE provenance SET state = ?, body = coalesce(?, body), fetched = ?, tries = tries + 1, next = ?, error = ? WHERE file_id = ?`,
+			string(p.State), p.Body, micros(p.Fetched), next, p.Error, int64(id)); err != nil {
+			return err
+		}
+		if p.State != ProvenancePresent {
+			return nil
+		}
+		return s.saveLeaves(t, id, p.Leaves)
+	})
+}
+
+func (s *Store) saveLeaves(t *tx, id FileID, leaves []ProvenanceLeaf) error {
+	var hashes [][32]byte
+	for _, leaf := range leaves {
+		if leaf.Global > math.MaxInt64 {
+			continue // no log is that large: nothing to find
+		}
+		if _, err := t.exec(`INSERT OR IGNORE INTO provenance_leaves (file_id, key_id, global, leaf_hash, predicate, publisher) VALUES (?, ?, ?, ?, ?, ?)`,
+			int64(id), leaf.KeyID[:], int64(leaf.Global), leaf.Hash[:], leaf.Predicate, leaf.Publisher); err != nil {
+			return err
+		}
+		hashes = append(hashes, leaf.Hash)
+		if err := s.joinLeaf(t, id, leaf); err != nil {
+			return err
+		}
+	}
+	t.then(func() { s.watch.add(hashes...) })
+	return nil
+}
+
+// joinLeaf binds the entry that a provenance object names, if it is stored. If
+// the leaf was proven and found to concern no file, it is fetched again.
+func (s *Store) joinLeaf(t *tx, id FileID, leaf ProvenanceLeaf) error {
+	var entries []EntryID
+	if err := t.each(`SELECT e.id FROM entries e JOIN logs l ON l.id = e.log_id WHERE e.leaf_hash = ? AND l.key_id = ?`, []any{leaf.Hash[:], leaf.KeyID[:]}, func(scan scan) error {
+		var e EntryID
+		err := scan(&e)
+		entries = append(entries, e)
+		return err
+	}); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := s.bind(t, e, proposal{file: id, evidence: ByProvenance, signature: notChecked}); err != nil {
+			return err
+		}
+	}
+	if len(entries) > 0 {
+		return nil
+	}
+	return t.want(leaf.KeyID, leaf.Global)
+}
+
+// want asks for a leaf again by the number that people use, if it is covered.
+func (t *tx) want(key monitor.Hash, global uint64) error {
+	var log, first int64
+	err := t.get(`SELECT id, first_global FROM logs WHERE key_id = ? AND first_global <= ? ORDER BY first_global DESC, id LIMIT 1`, []any{key[:], int64(global)}, &log, &first)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	index := int64(global) - first
+	_, err = t.exec(`INSERT OR IGNORE INTO wanted (log_id, idx) SELECT log_id, ? FROM coverage
+		WHERE log_id = ? AND first = (SELECT max(first) FROM coverage WHERE log_id = ? AND first <= ?) AND past > ?`,
+		index, log, log, index, index)
+	return err
+}
