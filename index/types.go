@@ -42,7 +42,8 @@ type Evidence string
 
 const (
 	// ByStatement: the publish statement rebuilt from (filename, sha256) has the
-	// entry's hash, and the entry's signature verifies over the rebuilt bytes.
+	// entry's hash and, when Binding.Signature is empty, the entry's signature
+	// verifies over the rebuilt bytes. When it is not, anybody may have logged it.
 	ByStatement Evidence = "statement"
 	// ByProvenance: PyPI's provenance object contains this very leaf.
 	ByProvenance Evidence = "provenance"
@@ -251,6 +252,6 @@ type LogStatus struct {
 
 // Judge is what the rules ask of the store.
 type Judge interface {
-	Cases(ctx context.Context, limit int) ([]Case, error)
+	Cases(ctx context.Context, ready func(project string) bool, limit int) ([]Case, error)
 	Decide(ctx context.Context, c Case, v Verdict) (raised []Alert, err error)
 }
