@@ -1,0 +1,23 @@
+package alerts
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics of judging and delivery.
+type Metrics struct {
+	findings   *prometheus.CounterVec
+	deliveries *prometheus.CounterVec
+}
+
+// NewMetrics registers the package's metrics, with a series for each rule from
+// the start, so that an increase from nothing is seen.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		findings:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_findings_total", Help: "Alerts raised by this process, by rule and severity."}, []string{"rule", "severity"}),
+		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_deliveries_total", Help: "Attempts to deliver an alert, by receiver and outcome."}, []string{"sink", "outcome"}),
+	}
+	for _, r := range Rules {
+		m.findings.WithLabelValues(r.Name, string(r.Severity))
+	}
+	reg.MustRegister(m.findings, m.deliveries)
+	return m
+}
