@@ -172,7 +172,7 @@ type fakeTrust struct {
 	calls int
 }
 
-func (f *fakeTrust) Chain(*x509.Certificate, time.Time) error  { f.calls++; return f.chain }
+func (f *fakeTrust) Chain(*x509.Certificate, time.Time) error   { f.calls++; return f.chain }
 func (f *fakeTrust) SET(l monitor.Log, leaf monitor.Leaf) error { return f.set }
 
 func openTest(t testing.TB, o Options) *Store {
