@@ -96,3 +96,12 @@ func ExpectedDigests(filename string, digest [32]byte) []Expected {
 	}
 	return append(out, Expected{digest, artifact})
 }
+
+// TemplateNames lists the statement templates.
+func TemplateNames() []string {
+	names := make([]string, len(templates))
+	for i, t := range templates {
+		names[i] = t.name
+	}
+	return names
+}

@@ -1,0 +1,39 @@
+# make lists the targets.
+
+GO        ?= go
+FUZZTIME  ?= 5s
+PACKAGES  := ./...
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build both commands into bin/
+	$(GO) build -o bin/ ./cmd/...
+
+demo: ## play a compromise against an embedded lab: no network, under a minute
+	@mkdir -p bin && $(GO) build -o bin/ ./cmd/... && bin/monitor demo $(DEMO)
+
+test: ## run all tests with the race detector, real servers included
+	$(GO) test -race $(PACKAGES)
+	cd e2e && $(GO) run ./install && $(GO) test -race -count=1 ./...
+
+unit: ## run the tests that need no real servers
+	$(GO) test $(PACKAGES)
+
+fuzz: ## run every fuzz target for FUZZTIME each
+	@$(GO) list $(PACKAGES) | while read -r p; do \
+	  $(GO) test -list '^Fuzz' $$p | grep '^Fuzz' | while read -r f; do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+	  done || exit 1; \
+	done
+
+bench: ## measure the path from leaf to index: Go benchmarks, then a whole-process run
+	$(GO) test -run '^$$' -bench . -benchmem ./index ./rekor ./monitor
+	$(GO) run ./internal/bench $(BENCH)
+
+clean: ## remove what was built
+	rm -rf bin
+
+.PHONY: help build demo test unit fuzz bench clean
