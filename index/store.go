@@ -54,8 +54,8 @@ type Store struct {
 	byDigest, byLeaf *sql.Stmt // of the readers
 }
 
-// ErrReadOnly reports a write to a store opened for reading.
-var ErrReadOnly = errors.New("opened for reading only")
+// ErrReadOnly reports a write to a store that was opened for reading, or closed.
+var ErrReadOnly = errors.New("not open for writing")
 
 // Open opens the database for the one process that writes to it, and makes or
 // migrates it first where needed. ErrInUse when another process has it open this

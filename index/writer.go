@@ -37,10 +37,10 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// Let the WAL grow to 16 MB before its pages move to the file: a tail
+	// Let the WAL grow to 32 MB before its pages move to the file: a tail
 	// rewrites the same pages again and again. What a long read made it grow
 	// beyond that is given back.
-	for _, pragma := range []string{`PRAGMA wal_autocheckpoint = 4000`, `PRAGMA journal_size_limit = 67108864`} {
+	for _, pragma := range []string{`PRAGMA wal_autocheckpoint = 8000`, `PRAGMA journal_size_limit = 67108864`} {
 		if _, err := conn.ExecContext(ctx, pragma); err != nil {
 			return nil, errors.Join(err, conn.Close())
 		}

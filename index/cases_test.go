@@ -1,0 +1,182 @@
+package index
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sigtrail/monitor"
+)
+
+// subjects names cases by what they are about.
+func subjects(cases []Case) []string {
+	var names []string
+	for _, c := range cases {
+		switch {
+		case c.Contradiction != nil:
+			names = append(names, c.Contradiction.Kind)
+		case c.Bindings != nil:
+			names = append(names, fmt.Sprintf("%s leaf %d", c.File.Version, c.Bindings[0].Entry.Leaf.Index))
+		default:
+			names = append(names, c.File.Version)
+		}
+	}
+	return names
+}
+
+func expectCases(t *testing.T, cases []Case, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, subjects(cases)); diff != "" {
+		t.Errorf("cases: %s", diff)
+	}
+}
+
+func decide(t *testing.T, s *Store, c Case, v Verdict) []Alert {
+	t.Helper()
+	raised, err := s.Decide(t.Context(), c, v)
+	ok(t, err)
+	return raised
+}
+
+func TestSettled(t *testing.T) {
+	s := openTest(t, Options{})
+	ok(t, s.SetLookupServers(t.Context(), []string{"a"}))
+	f := named(aFile("p", "1"))
+	id := listFiles(t, s, "p", 1, f)[0].ID
+	ok(t, s.Commit(t.Context(), begin(t, s, testLog).batch(t, newSigning(t, "o/r").attest(t, f))))
+	expectCases(t, allCases(t, s))
+	ready := func(project string) bool { return project == "p" }
+	cases, err := s.Cases(t.Context(), ready, 10)
+	ok(t, err)
+	expectCases(t, cases, "1 leaf 0") // the file waits for its own provenance all the same
+	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenanceRefused, Fetched: storeEpoch, Retry: storeEpoch.Add(time.Hour)}))
+	expectCases(t, allCases(t, s)) // the look-up has not been answered
+	due, err := s.DueLookups(t.Context(), "a", storeEpoch.Add(time.Hour), 1)
+	ok(t, err)
+	ok(t, s.LookupDone(t.Context(), due[0], time.Time{}, 0, "down"))
+	expectCases(t, allCases(t, s))
+	ok(t, s.LookupDone(t.Context(), due[0], time.Time{}, 0, ""))
+	expectCases(t, allCases(t, s), "1 leaf 0") // a refusal says nothing about the file
+	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenanceAbsent, Fetched: storeEpoch}))
+	expectCases(t, allCases(t, s), "1 leaf 0", "1")
+	cases, err = s.Cases(t.Context(), nil, 1)
+	ok(t, err)
+	expectCases(t, cases, "1 leaf 0")
+}
+
+// One provenance that never comes does not hold up the project for ever.
+func TestSettledWithoutBrokenProvenance(t *testing.T) {
+	s := openTest(t, Options{})
+	fresh := listFiles(t, s, "p", 1, named(aFile("p", "1")), aFile("p", "2"))
+	for range patience {
+		expectCases(t, allCases(t, s))
+		ok(t, s.SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePending, Fetched: storeEpoch, Error: "500", Retry: storeEpoch}))
+	}
+	expectCases(t, allCases(t, s), "2")
+}
+
+func TestPinsAreLearnedFirst(t *testing.T) {
+	s := openTest(t, Options{})
+	fresh := listFiles(t, s, "p", 1, named(aFile("p", "1")), named(aFile("p", "2")))
+	sg, thief := newSigning(t, "o/r"), newSigning(t, "evil/r")
+	b := begin(t, s, testLog).batch(t, thief.attest(t, fresh[0]), sg.attest(t, fresh[0]), sg.attest(t, fresh[1]))
+	ok(t, s.Commit(t.Context(), b))
+	for i, f := range fresh {
+		ok(t, s.SaveProvenance(t.Context(), f.ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Global: uint64(i + 1), Hash: b.Hashes[i+1]}}}))
+	}
+	cases := allCases(t, s)
+	expectCases(t, cases, "1 leaf 1", "1", "2")
+	pin := Pin{Project: "p", Publisher: cases[0].Bindings[0].Entry.Signer.Publisher(), State: PinLearned, How: "its provenance", Made: storeEpoch}
+	decide(t, s, cases[0], Verdict{Pins: []Pin{pin}})
+	cases = allCases(t, s)
+	expectCases(t, cases, "2 leaf 2", "1", "2")
+	if diff := cmp.Diff([]Pin{pin}, cases[0].Pins); diff != "" {
+		t.Errorf("pins: %s", diff)
+	}
+	rejected := pin
+	rejected.State = PinRejected
+	decide(t, s, cases[0], Verdict{Pins: []Pin{rejected}})
+	cases = allCases(t, s)
+	expectCases(t, cases, "1 leaf 0", "1", "2")
+	if diff := cmp.Diff([]Pin{pin}, cases[0].Pins); diff != "" {
+		t.Errorf("a second pin for the publisher replaced the first: %s", diff)
+	}
+	for _, c := range cases {
+		decide(t, s, c, Verdict{})
+	}
+	expectCases(t, allCases(t, s))
+	if _, err := s.Decide(t.Context(), Case{}, Verdict{}); err == nil {
+		t.Error("a verdict on nothing was stored")
+	}
+}
+
+// Evidence that comes while the rules look at a case is judged too.
+func TestEvidenceDuringJudgement(t *testing.T) {
+	s := openTest(t, Options{})
+	id := listFiles(t, s, "p", 1, named(aFile("p", "1")))[0].ID
+	b := begin(t, s, testLog).batch(t, newSigning(t, "o/r").attest(t, aFile("p", "1")))
+	ok(t, s.Commit(t.Context(), b))
+	cases, err := s.Cases(t.Context(), func(string) bool { return true }, 10)
+	ok(t, err)
+	expectCases(t, cases, "1 leaf 0")
+	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: b.Hashes[0]}}}))
+	decide(t, s, cases[0], Verdict{})
+	expectCases(t, allCases(t, s), "1 leaf 0", "1")
+}
+
+func TestContradictionsComeFirst(t *testing.T) {
+	s := openTest(t, Options{})
+	listFiles(t, s, "p", 1, aFile("p", "1"))
+	ok(t, s.Contradict(t.Context(), monitor.Contradiction{Kind: monitor.KeyChanged, Log: testLog, Subject: "0", At: storeEpoch}))
+	expectCases(t, allCases(t, s), monitor.KeyChanged, "1")
+}
+
+func TestOutbox(t *testing.T) {
+	s := openTest(t, Options{})
+	listFiles(t, s, "p", 1, aFile("p", "1"), aFile("p", "2"))
+	alert := func(id string, at time.Duration) Alert {
+		return Alert{ID: id, Rule: "provenance-lost", Severity: "high", Project: "p", Version: "1", Raised: storeEpoch.Add(at), Body: []byte(`{"id":"` + id + `"}`)}
+	}
+	second, first := alert("b", time.Second), alert("c", 0)
+	cases := allCases(t, s)
+	v := Verdict{Alerts: []Alert{second, first}, Sinks: []string{"terminal", "hook"}}
+	if diff := cmp.Diff(v.Alerts, decide(t, s, cases[0], v)); diff != "" {
+		t.Errorf("raised: %s", diff)
+	}
+	if again := decide(t, s, cases[1], v); len(again) != 0 {
+		t.Errorf("raised again: %+v", again)
+	}
+	now := storeEpoch.Add(2 * time.Hour)
+	due := func(sink string, at time.Time) []Delivery {
+		t.Helper()
+		d, err := s.DueDeliveries(t.Context(), sink, at, 10)
+		ok(t, err)
+		return d
+	}
+	if diff := cmp.Diff([]Delivery{{Alert: first, Sink: "hook"}, {Alert: second, Sink: "hook"}}, due("hook", now)); diff != "" {
+		t.Errorf("due: %s", diff)
+	}
+	ok(t, s.DeliveryFailed(t.Context(), "c", "hook", now.Add(time.Minute), "refused"))
+	if d := due("hook", now); len(d) != 1 || d[0].Alert.ID != "b" {
+		t.Errorf("due after a failure: %+v", d)
+	}
+	ok(t, s.Delivered(t.Context(), "b", "hook", now))
+	if d := due("hook", now.Add(time.Minute)); len(d) != 1 || d[0].Tries != 1 || d[0].Alert.ID != "c" {
+		t.Errorf("due again: %+v", d)
+	}
+	ok(t, s.Delivered(t.Context(), "c", "hook", now))
+	ok(t, s.DeliveryFailed(t.Context(), "c", "hook", now, "came too late"))
+	if d := due("hook", now.Add(time.Hour)); len(d) != 0 {
+		t.Errorf("delivered, and due: %+v", d)
+	}
+	if d := due("terminal", now); len(d) != 2 {
+		t.Errorf("sinks wait for each other: %+v", d)
+	}
+	for project, want := range map[string]int{"p": 2, "": 2, "q": 0} {
+		if alerts, err := s.Alerts(t.Context(), project); err != nil || len(alerts) != want {
+			t.Errorf("alerts of %q: %+v %v", project, alerts, err)
+		}
+	}
+}
