@@ -1,171 +1,143 @@
-// Package pypi reads what PyPI says about projects: the journal of changes, the
-// simple index (PEP 691) and the provenance of files (PEP 740), and puts it into
-// the index. Nothing signs the simple index: what it says is a claim, which the
-// logs confirm or do not.
+// Package pypi reads what PyPI says about projects and puts it into the index:
+// the journal of changes, the simple index (PEP 691) and the provenance of files
+// (PEP 740).
+//
+// Nobody signs any of it. A listing says which files there are, which is the
+// question sigtrail puts to the logs; it is never the answer. What PyPI leaves
+// out counts as much as what it says, so the package keeps apart "there is none",
+// "not now" and "could not ask".
 package pypi
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
+	"slices"
+	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/time/rate"
 )
 
-// Bounds of what is read in one answer.
-const (
-	maxJournal    = 64 << 20
-	maxSimple     = 64 << 20
-	maxProvenance = 8 << 20
-	maxWait       = time.Minute // however long Retry-After asks for
-)
-
-// Answers that are states of their own rather than failures.
+// Answers that a caller has to tell from a failure to ask.
 var (
-	ErrNotFound = errors.New("not found on the index")
-	ErrRefused  = errors.New("refused by the index for now")
+	ErrNotFound  = errors.New("not found on the index")              // 404, 410
+	ErrRefused   = errors.New("refused by the index")                // 403
+	ErrUnchanged = errors.New("unchanged on the index")              // 304 to a conditional request
+	ErrTooLarge  = errors.New("answer is too large")                 // after decompression
+	errElsewhere = errors.New("redirected to another server")        // never followed
+	errKind      = errors.New("answer is not of the kind asked for") // an error page, a captive portal
+	errEncoding  = errors.New("answer in an encoding nobody asked for")
 )
 
-// Options of a Client. URL is required.
+// Options of a Client. The zero value of every field but URL means its default.
 type Options struct {
-	URL       string // https://pypi.org
-	UserAgent string
-	HTTP      *http.Client
-	Rate      rate.Limit // requests a second; 0: 10
-	Tries     uint       // attempts for one request; 0: 4
-	Metrics   *Metrics
+	URL       string // of the index: http(s)://HOST, with a path if it has one
+	UserAgent string // default "sigtrail"; PyPI asks for a unique one with a contact
+
+	HTTP    *http.Client  // its transport is used; default: one of our own
+	Rate    rate.Limit    // requests a second; default 10
+	Timeout time.Duration // for one attempt, body included; default 1 min
+	Tries   int           // attempts for one request; default 4
+	MaxWait time.Duration // between attempts, whatever Retry-After asks for; default 1 min
+
+	// ProvenanceHosts are further servers (HOST or HOST:PORT) that provenance
+	// may be read from. Addresses of provenance come out of a listing, which
+	// must not be able to make this process call whatever it likes.
+	ProvenanceHosts []string
+
+	Metrics *Metrics     // nil: nothing is counted
+	Log     *slog.Logger // nil: discard
 }
 
-// A Client asks one index. It paces itself, and repeats what failed for a reason
-// that may pass.
+// A Client asks one index. It paces its requests, repeats what failed for a reason
+// that may pass, and reads no answer past a bound. It may be used by several
+// goroutines at once.
 type Client struct {
 	base    *url.URL
 	http    *http.Client
-	agent   string
 	pace    *rate.Limiter
-	tries   uint
+	o       Options
 	metrics *Metrics
-	tags    tags
+	log     *slog.Logger
+
+	hold    atomic.Int64              // Unix ns: the server wants to be left alone until then
+	limited atomic.Pointer[limitedBy] // the journal's own rate limit
 }
 
-// NewClient makes a client for the index at o.URL.
+// NewClient makes a client for the index at o.URL. It sends nothing.
 func NewClient(o Options) (*Client, error) {
 	base, err := url.Parse(o.URL)
-	if err != nil || base.Host == "" || (base.Scheme != "http" && base.Scheme != "https") {
-		return nil, fmt.Errorf("address %q of the index: want http(s)://HOST", o.URL)
+	if err != nil {
+		return nil, errors.New("address of the index: not readable as an address")
 	}
-	c := &Client{base: base, agent: o.UserAgent, tries: o.Tries, metrics: o.Metrics, tags: newTags()}
-	if c.tries == 0 {
-		c.tries = 4
+	if (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" || base.RawQuery != "" || base.Fragment != "" {
+		return nil, fmt.Errorf("address %q of the index: want http(s)://HOST with an optional path", redact(base))
 	}
-	if o.Rate == 0 {
-		o.Rate = 10
+	o.Rate = orDefault(o.Rate, 10)
+	o.Timeout = orDefault(o.Timeout, time.Minute)
+	o.Tries = orDefault(o.Tries, 4)
+	o.MaxWait = orDefault(o.MaxWait, time.Minute)
+	o.UserAgent = orDefault(o.UserAgent, "sigtrail")
+	o.Log = orDefault(o.Log, slog.New(slog.DiscardHandler))
+	c := &Client{base: base, o: o, metrics: o.Metrics, log: o.Log}
+	burst := 1
+	if o.Rate != rate.Inf {
+		burst = max(1, int(o.Rate))
 	}
-	c.pace = rate.NewLimiter(o.Rate, 1+int(o.Rate))
-	c.http = &http.Client{Timeout: 2 * time.Minute}
-	if o.HTTP != nil {
+	c.pace = rate.NewLimiter(o.Rate, burst)
+	c.http = &http.Client{CheckRedirect: sameServer, Transport: defaultTransport()}
+	if o.HTTP != nil && o.HTTP.Transport != nil {
 		c.http.Transport = o.HTTP.Transport
-	}
-	// A redirect may normalise a name; it may not lead us to another host.
-	c.http.CheckRedirect = func(r *http.Request, via []*http.Request) error {
-		if r.URL.Host != base.Host || len(via) > 3 {
-			return fmt.Errorf("redirect to %s is not followed", r.URL.Host)
-		}
-		return nil
 	}
 	return c, nil
 }
 
-// answer is what is kept of a response.
-type answer struct {
-	body   []byte
-	header http.Header
-	status int
+// String names the index in logs, without secrets.
+func (c *Client) String() string { return redact(c.base) }
+
+// mayAsk reports whether an address from a listing may be called.
+func (c *Client) mayAsk(u *url.URL) bool {
+	if u.User != nil {
+		return false
+	}
+	if u.Scheme == c.base.Scheme && u.Host == c.base.Host {
+		return true
+	}
+	// An index read over TLS cannot talk us into reading without it.
+	secure := u.Scheme == "https" || (u.Scheme == "http" && c.base.Scheme == "http")
+	return secure && slices.Contains(c.o.ProvenanceHosts, u.Host)
 }
 
-// call sends a request until it is answered with something other than a passing
-// failure. 404 and 403 come back as ErrNotFound and ErrRefused.
-func (c *Client) call(ctx context.Context, name, method, address string, body []byte, header http.Header, limit int64) (answer, error) {
-	pause := backoff.NewExponentialBackOff()
-	pause.MaxInterval = maxWait
-	a, err := backoff.Retry(ctx, func() (answer, error) {
-		if err := c.pace.Wait(ctx); err != nil {
-			return answer{}, backoff.Permanent(err)
-		}
-		return c.attempt(ctx, method, address, body, header, limit)
-	}, backoff.WithBackOff(pause), backoff.WithMaxTries(c.tries))
-	c.metrics.request(name, err)
-	if err != nil {
-		return a, fmt.Errorf("%s %s: %w", method, redact(address), err)
-	}
-	return a, nil
+func defaultTransport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout = 30 * time.Second
+	t.MaxResponseHeaderBytes = 64 << 10
+	t.MaxIdleConnsPerHost = parallel
+	return t
 }
 
-func (c *Client) attempt(ctx context.Context, method, address string, body []byte, header http.Header, limit int64) (answer, error) {
-	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
-	if err != nil {
-		return answer{}, backoff.Permanent(err)
+// sameServer follows a redirection inside one server only: PyPI redirects names to
+// their normalised form, and nothing else is expected.
+func sameServer(r *http.Request, via []*http.Request) error {
+	if from := via[0].URL; len(via) > 3 || r.URL.Host != from.Host || r.URL.Scheme != from.Scheme {
+		return fmt.Errorf("%w: %s", errElsewhere, redact(r.URL))
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
-	req.Header.Set("User-Agent", c.agent)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		if u := (*url.Error)(nil); errors.As(err, &u) {
-			err = u.Err // its text repeats the address
-		}
-		return answer{}, err
-	}
-	defer resp.Body.Close()
-	switch s := resp.StatusCode; {
-	case s == http.StatusOK || s == http.StatusNotModified:
-	case s == http.StatusNotFound:
-		return answer{}, backoff.Permanent(ErrNotFound)
-	case s == http.StatusForbidden:
-		return answer{}, backoff.Permanent(ErrRefused)
-	case s == http.StatusTooManyRequests || s >= 500:
-		if wait := retryAfter(resp.Header); wait > 0 {
-			return answer{}, &backoff.RetryAfterError{Duration: wait}
-		}
-		return answer{}, fmt.Errorf("answered %s", resp.Status)
-	default:
-		return answer{}, backoff.Permanent(fmt.Errorf("answered %s", resp.Status))
-	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if err != nil {
-		return answer{}, fmt.Errorf("reading the answer: %w", err)
-	}
-	if int64(len(b)) > limit {
-		return answer{}, backoff.Permanent(fmt.Errorf("the answer is larger than %d bytes", limit))
-	}
-	return answer{body: b, header: resp.Header, status: resp.StatusCode}, nil
-}
-
-// retryAfter reads the delay in seconds; dates are left to our own back-off.
-func retryAfter(h http.Header) time.Duration {
-	n, err := strconv.Atoi(h.Get("Retry-After"))
-	if err != nil || n <= 0 {
-		return 0
-	}
-	return min(time.Duration(n)*time.Second, maxWait)
+	return nil
 }
 
 // redact leaves out what an address may carry in secret.
-func redact(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "(address)"
-	}
-	return strings.SplitN(u.Redacted(), "?", 2)[0]
+func redact(u *url.URL) string {
+	v := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	return v.String()
 }
 
-func (c *Client) address(path string) string { return c.base.JoinPath(path).String() }
+func orDefault[T comparable](v, or T) T {
+	var zero T
+	if v == zero {
+		return or
+	}
+	return v
+}

@@ -1,11 +1,10 @@
 package pypi
 
 import (
-	"bytes"
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -14,280 +13,158 @@ import (
 	"sigtrail/index"
 )
 
-// journalBatch is how many rows PyPI gives at once: a full batch means that there
-// are more.
-const journalBatch = 50_000
+// fullBatch is how many rows PyPI gives at most: a batch of that length means that
+// there may be more.
+const fullBatch = 50_000
 
-// LastSerial asks for the newest serial of the journal. (XML-RPC
-// changelog_last_serial)
+// Bounds of one row in bytes. PyPI's own limits are tighter; text beyond ours is
+// cut, because one odd row must not stop the journal.
+const (
+	maxRows    = 4 * fullBatch
+	maxName    = 512
+	maxVersion = 512
+	maxAction  = 4096
+)
+
+// LastSerial asks for the newest serial of PyPI's journal (changelog_last_serial
+// over XML-RPC). A *Fault is the server's own refusal.
 func (c *Client) LastSerial(ctx context.Context) (int64, error) {
-	v, err := c.xmlrpc(ctx, "changelog_last_serial", "")
-	if err != nil {
-		return 0, err
-	}
-	n, ok := v.(int64)
-	if !ok || n < 0 {
-		return 0, fmt.Errorf("changelog_last_serial: answer is no serial")
-	}
-	return n, nil
+	var serial int64
+	err := c.xmlrpc(ctx, func(x *response) error {
+		v, err := x.scalar()
+		if err == nil && (v.kind != "int" || v.n < 0) {
+			err = errors.New("answer is no serial")
+		}
+		serial = v.n
+		return err
+	}, "changelog_last_serial")
+	return serial, err
 }
 
-// Changes asks for the rows behind a serial, oldest first, at most 50,000.
-// (XML-RPC changelog_since_serial)
+// Changes asks for the journal's rows beyond a serial, oldest first and at most
+// 50,000 (changelog_since_serial over XML-RPC). Serials have gaps; one that does
+// not grow makes the whole answer an error. A *Fault is the server's own refusal.
 func (c *Client) Changes(ctx context.Context, since int64) ([]index.JournalRow, error) {
-	v, err := c.xmlrpc(ctx, "changelog_since_serial", "<param><value><int>"+strconv.FormatInt(since, 10)+"</int></value></param>")
+	var rows []index.JournalRow
+	err := c.xmlrpc(ctx, func(x *response) (err error) {
+		rows, err = readRows(x, since)
+		return err
+	}, "changelog_since_serial", since)
 	if err != nil {
 		return nil, err
-	}
-	list, ok := v.([]any)
-	if !ok {
-		return nil, fmt.Errorf("changelog_since_serial: answer is no list")
-	}
-	rows := make([]index.JournalRow, 0, len(list))
-	last := since
-	for _, item := range list {
-		row, err := journalRow(item)
-		if err != nil {
-			return nil, fmt.Errorf("changelog_since_serial: %w", err)
-		}
-		if row.Serial <= last {
-			return nil, fmt.Errorf("changelog_since_serial: serial %d behind %d", row.Serial, last)
-		}
-		last = row.Serial
-		rows = append(rows, row)
 	}
 	return rows, nil
 }
 
-// journalRow reads [name, version or nil, seconds, action, serial].
-func journalRow(item any) (index.JournalRow, error) {
-	f, ok := item.([]any)
-	if !ok || len(f) != 5 {
-		return index.JournalRow{}, errors.New("a row without five fields")
+func readRows(x *response, since int64) ([]index.JournalRow, error) {
+	var rows []index.JournalRow
+	last := since
+	err := x.each(func() error {
+		if len(rows) == maxRows {
+			return fmt.Errorf("more than %d rows", maxRows)
+		}
+		row, err := readRow(x)
+		if err != nil {
+			return fmt.Errorf("row %d: %w", len(rows), err)
+		}
+		if row.Serial <= last {
+			return fmt.Errorf("row %d: serial %d after %d", len(rows), row.Serial, last)
+		}
+		last = row.Serial
+		rows = append(rows, row)
+		return nil
+	})
+	return rows, err
+}
+
+// readRow reads [name, version or nil, Unix seconds, action, serial].
+func readRow(x *response) (index.JournalRow, error) {
+	var f []scalar
+	err := x.each(func() error {
+		v, err := x.scalar()
+		if f = append(f, v); err == nil && len(f) > 5 {
+			err = errors.New("more than five fields")
+		}
+		return err
+	})
+	if err != nil {
+		return index.JournalRow{}, err
 	}
-	name, okName := f[0].(string)
-	at, okAt := f[2].(int64)
-	action, okAction := f[3].(string)
-	serial, okSerial := f[4].(int64)
-	if !okName || !okAt || !okAction || !okSerial || len(name) > maxFilename || len(action) > 4096 {
-		return index.JournalRow{}, errors.New("a row with fields of other types")
+	if len(f) != 5 {
+		return index.JournalRow{}, fmt.Errorf("%d fields", len(f))
 	}
-	row := index.JournalRow{Serial: serial, Project: Normalize(name), Name: name, At: time.Unix(at, 0).UTC(), Action: action}
-	if v, ok := f[1].(string); ok {
+	if f[0].kind != "string" || f[1].kind == "int" || f[2].kind != "int" || f[3].kind != "string" || f[4].kind != "int" {
+		return index.JournalRow{}, errors.New("a field of another type")
+	}
+	const year3000 = 32503680000
+	if f[2].n < 0 || f[2].n > year3000 {
+		return index.JournalRow{}, fmt.Errorf("time %d", f[2].n)
+	}
+	row := index.JournalRow{
+		Serial: f[4].n, Name: cut(f[0].text, maxName), At: time.Unix(f[2].n, 0).UTC(), Action: cut(f[3].text, maxAction),
+	}
+	row.Project = Normalize(row.Name)
+	if f[1].kind == "string" {
+		v := cut(f[1].text, maxVersion)
 		row.Version = &v
-	} else if f[1] != nil {
-		return index.JournalRow{}, errors.New("a version of another type")
 	}
 	return row, nil
 }
 
-func (c *Client) xmlrpc(ctx context.Context, method, params string) (any, error) {
-	body := `<?xml version="1.0"?><methodCall><methodName>` + method + `</methodName><params>` + params + `</params></methodCall>`
-	a, err := c.call(ctx, method, http.MethodPost, c.address("/pypi"), []byte(body), http.Header{"Content-Type": {"text/xml"}}, maxJournal)
+// xmlrpc calls a method. An answer is read as it arrives: a full batch of rows is
+// tens of megabytes of tags around five of text.
+func (c *Client) xmlrpc(ctx context.Context, value func(*response) error, method string, params ...any) error {
+	if l := c.limited.Load(); l != nil && time.Now().Before(l.until) {
+		return fmt.Errorf("%s: not asked before %s: %w", method, l.until.UTC().Format(time.RFC3339), l.fault)
+	}
+	body, err := methodCall(method, params...)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("%s: %w", method, err)
 	}
-	v, err := parseResponse(a.body)
+	err = c.do(ctx, ask{
+		call: method, method: http.MethodPost, url: c.base.JoinPath("pypi"), body: body, kind: "xml", limit: maxJournal,
+		header: http.Header{"Content-Type": {"text/xml"}},
+		read:   func(body io.Reader, _ http.Header) error { return readResponse(body, value) },
+	})
+	if f := (*Fault)(nil); errors.As(err, &f) {
+		if reset, ok := f.RateLimited(); ok {
+			c.limited.Store(&limitedBy{fault: f, until: time.Now().Add(reset)})
+		}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", method, err)
+		return fmt.Errorf("%s: %w", method, err)
 	}
-	return v, nil
+	return nil
 }
 
-// A fault is XML-RPC's error answer; PyPI's rate limit comes as one.
-type fault struct{ code, text string }
-
-func (f *fault) Error() string { return "fault " + f.code + ": " + f.text }
-
-// parseResponse reads a methodResponse with one value. Strings, integers, nil and
-// arrays are all that the journal uses; structs occur in faults.
-func parseResponse(b []byte) (any, error) {
-	d := &decoder{xml.NewDecoder(bytes.NewReader(b))}
-	if err := d.open("methodResponse"); err != nil {
-		return nil, err
-	}
-	t, err := d.start()
-	if err != nil {
-		return nil, err
-	}
-	switch t {
-	case "params":
-		if err := errors.Join(d.open("param"), d.open("value")); err != nil {
-			return nil, err
-		}
-		return d.value(0)
-	case "fault":
-		if err := d.open("value"); err != nil {
-			return nil, err
-		}
-		v, err := d.value(0)
-		if err != nil {
-			return nil, err
-		}
-		m, _ := v.(map[string]any)
-		text, _ := m["faultString"].(string)
-		return nil, &fault{code: fmt.Sprint(m["faultCode"]), text: fmt.Sprintf("%.200q", text)}
-	}
-	return nil, fmt.Errorf("unexpected <%s>", t)
+// limitedBy is a rate limit of the journal and when it ends.
+type limitedBy struct {
+	fault *Fault
+	until time.Time
 }
 
-// errEnd reports a closing tag where an opening one could stand.
-var errEnd = errors.New("closing tag")
-
-type decoder struct{ *xml.Decoder }
-
-// start is the name of the next opening tag; closing ones before it are an error
-// unless they are passed over by end.
-func (d *decoder) start() (string, error) {
-	for {
-		t, err := d.Token()
-		if err != nil {
-			return "", fmt.Errorf("reading XML: %w", err)
-		}
-		switch t := t.(type) {
-		case xml.StartElement:
-			return t.Name.Local, nil
-		case xml.EndElement:
-			return "", errEnd
-		case xml.CharData:
-			if len(bytes.TrimSpace(t)) > 0 {
-				return "", fmt.Errorf("text %.40q between tags", t)
-			}
+// RateLimited reports whether the fault is PyPI's rate limit, which comes as one
+// under status 200, and for how long at most an hour. PyPI words it
+// "HTTPTooManyRequests: … Limit may reset in N seconds."
+func (f *Fault) RateLimited() (time.Duration, bool) {
+	if !strings.Contains(f.Text, "HTTPTooManyRequests") {
+		return 0, false
+	}
+	reset := time.Minute
+	if _, after, ok := strings.Cut(f.Text, "reset in "); ok {
+		digits, _, _ := strings.Cut(after, " ")
+		if n, err := strconv.ParseUint(digits, 10, 31); err == nil {
+			reset = time.Duration(n) * time.Second
 		}
 	}
+	return min(reset, time.Hour), true
 }
 
-func (d *decoder) open(name string) error {
-	t, err := d.start()
-	if err == nil && t != name {
-		err = fmt.Errorf("unexpected <%s>, want <%s>", t, name)
+func isLimit(err error) bool {
+	var f *Fault
+	if !errors.As(err, &f) {
+		return false
 	}
-	return err
-}
-
-// value reads what stands inside <value> up to its end.
-func (d *decoder) value(depth int) (any, error) {
-	if depth > 4 {
-		return nil, errors.New("values nested too deep")
-	}
-	var text strings.Builder
-	for {
-		t, err := d.Token()
-		if err != nil {
-			return nil, fmt.Errorf("reading XML: %w", err)
-		}
-		switch t := t.(type) {
-		case xml.CharData:
-			text.Write(t)
-		case xml.EndElement: // no type given: a string
-			return text.String(), nil
-		case xml.StartElement:
-			v, err := d.typed(t.Name.Local, depth)
-			if err != nil {
-				return nil, err
-			}
-			return v, d.Skip() // to </value>
-		}
-	}
-}
-
-func (d *decoder) typed(kind string, depth int) (any, error) {
-	switch kind {
-	case "array":
-		return d.array(depth)
-	case "struct":
-		return d.structure(depth)
-	}
-	text, err := d.text()
-	if err != nil {
-		return nil, err
-	}
-	switch kind {
-	case "string":
-		return text, nil
-	case "int", "i4", "i8":
-		n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("%.40q is no integer", text)
-		}
-		return n, nil
-	case "nil":
-		return nil, nil
-	}
-	return nil, fmt.Errorf("unexpected type <%.20s>", kind)
-}
-
-// text reads up to the end of an element that may hold nothing but text.
-func (d *decoder) text() (string, error) {
-	var b strings.Builder
-	for {
-		t, err := d.Token()
-		if err != nil {
-			return "", fmt.Errorf("reading XML: %w", err)
-		}
-		switch t := t.(type) {
-		case xml.CharData:
-			b.Write(t)
-		case xml.EndElement:
-			return b.String(), nil
-		case xml.StartElement:
-			return "", fmt.Errorf("unexpected <%.20s> in text", t.Name.Local)
-		}
-	}
-}
-
-func (d *decoder) array(depth int) (any, error) {
-	list := []any{}
-	if err := d.open("data"); err != nil {
-		return nil, err
-	}
-	for {
-		t, err := d.start()
-		if errors.Is(err, errEnd) {
-			return list, d.Skip() // </data> is behind us, up to </array>
-		}
-		if err != nil {
-			return nil, err
-		}
-		if t != "value" || len(list) >= 4*journalBatch {
-			return nil, fmt.Errorf("unexpected <%.20s> in an array of %d", t, len(list))
-		}
-		v, err := d.value(depth + 1)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, v)
-	}
-}
-
-func (d *decoder) structure(depth int) (any, error) {
-	m := map[string]any{}
-	for {
-		t, err := d.start()
-		if errors.Is(err, errEnd) {
-			return m, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if t != "member" || len(m) > 16 {
-			return nil, fmt.Errorf("unexpected <%.20s> in a struct", t)
-		}
-		if err := d.open("name"); err != nil {
-			return nil, err
-		}
-		name, err := d.text()
-		if err != nil {
-			return nil, err
-		}
-		if err := d.open("value"); err != nil {
-			return nil, err
-		}
-		if m[name], err = d.value(depth + 1); err != nil {
-			return nil, err
-		}
-		if err := d.Skip(); err != nil { // </member>
-			return nil, err
-		}
-	}
+	_, limited := f.RateLimited()
+	return limited
 }

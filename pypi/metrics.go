@@ -10,6 +10,7 @@ import (
 type Metrics struct {
 	requests *prometheus.CounterVec
 	files    prometheus.Counter
+	skipped  *prometheus.CounterVec
 	serial   prometheus.Gauge
 	lag      prometheus.Gauge
 }
@@ -17,29 +18,51 @@ type Metrics struct {
 // NewMetrics registers the package's metrics.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_pypi_requests_total", Help: "Requests to the index after retries, by call and outcome."}, []string{"call", "outcome"}),
-		files:    prometheus.NewCounter(prometheus.CounterOpts{Name: "sigtrail_pypi_files_total", Help: "Files seen on the index for the first time."}),
-		serial:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_serial", Help: "Journal serial up to which the index has been read."}),
-		lag:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_serial_lag", Help: "Journal rows that the index has beyond that serial, at the last look."}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_pypi_requests_total",
+			Help: "Requests to PyPI, each attempt counted, by what was asked and what came of it."}, []string{"call", "outcome"}),
+		files: prometheus.NewCounter(prometheus.CounterOpts{Name: "sigtrail_pypi_files_total",
+			Help: "Files of watched projects stored for the first time."}),
+		skipped: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_pypi_files_skipped_total",
+			Help: "Files in listings that cannot be watched, counted at each reading, by reason."}, []string{"reason"}),
+		serial: prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_serial",
+			Help: "Serial up to which PyPI's journal has been read."}),
+		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_serial_lag",
+			Help: "How far PyPI's newest serial is beyond the one read, when it was last asked."}),
 	}
-	reg.MustRegister(m.requests, m.files, m.serial, m.lag)
+	for _, reason := range skipReasons {
+		m.skipped.WithLabelValues(reason)
+	}
+	reg.MustRegister(m.requests, m.files, m.skipped, m.serial, m.lag)
 	return m
 }
 
-func (m *Metrics) request(call string, err error) {
-	if m == nil {
-		return
+func (m *Metrics) asked(call string, err error) {
+	if m != nil {
+		m.requests.WithLabelValues(call, outcome(err)).Inc()
 	}
-	outcome := "ok"
+}
+
+// outcome is one of a few words, whatever a server answers.
+func outcome(err error) string {
+	var s *StatusError
+	var u unreadable
 	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, ErrUnchanged):
+		return "unchanged"
 	case errors.Is(err, ErrNotFound):
-		outcome = "not_found"
+		return "not_found"
 	case errors.Is(err, ErrRefused):
-		outcome = "refused"
-	case err != nil:
-		outcome = "error"
+		return "refused"
+	case errors.As(err, &s) && s.Status == 429, isLimit(err):
+		return "limited"
+	case errors.As(err, &s):
+		return "status"
+	case errors.As(err, &u), errors.Is(err, ErrTooLarge), errors.Is(err, errKind), errors.Is(err, errEncoding):
+		return "unreadable"
 	}
-	m.requests.WithLabelValues(call, outcome).Inc()
+	return "failed"
 }
 
 func (m *Metrics) journal(serial, newest int64) {
@@ -49,8 +72,14 @@ func (m *Metrics) journal(serial, newest int64) {
 	}
 }
 
-func (m *Metrics) fresh(n int) {
+func (m *Metrics) listed(fresh int) {
 	if m != nil {
-		m.files.Add(float64(n))
+		m.files.Add(float64(fresh))
+	}
+}
+
+func (m *Metrics) skip(reason string, n int) {
+	if m != nil {
+		m.skipped.WithLabelValues(reason).Add(float64(n))
 	}
 }
