@@ -1,0 +1,223 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"sigtrail/monitor"
+)
+
+// Config is the configuration file. Every key is optional; the zero file follows
+// Sigstore's public logs from now on.
+type Config struct {
+	Database    string          `yaml:"database"`     // SQLite file
+	Listen      string          `yaml:"listen"`       // address of metrics and health
+	TrustedRoot string          `yaml:"trusted_root"` // file; empty: Sigstore's own by TUF
+	Logs        []LogConfig     `yaml:"logs"`         // empty: every log in the trusted root
+	PyPI        PyPIConfig      `yaml:"pypi"`
+	Policy      string          `yaml:"policy"` // file: who may sign what
+	Webhooks    []WebhookConfig `yaml:"webhooks"`
+	Interval    Duration        `yaml:"interval"` // between looks at a log's head
+}
+
+// LogConfig is one log, or for v1 one server with all its shards.
+type LogConfig struct {
+	API    monitor.API  `yaml:"api"`    // v1 or v2
+	Origin string       `yaml:"origin"` // host part of the heads' first line; default: the URL's host
+	URL    string       `yaml:"url"`    // read address; default: https://ORIGIN, v2 with /api/v2/
+	Key    string       `yaml:"key"`    // PEM file; default: the trusted root's key for the origin
+	Follow monitor.Mode `yaml:"follow"` // head, lookup (v1) or tail
+	Start  Start        `yaml:"start"`  // first leaf of a new tail: an index, or now
+	Rate   float64      `yaml:"rate"`   // requests a second, at most; 0: 5 for v1, no limit for v2
+	Batch  uint64       `yaml:"batch"`  // leaves a transaction, at most; 0: 2048 for v2, 500 for v1
+}
+
+// PyPIConfig says what is watched on PyPI.
+type PyPIConfig struct {
+	URL      string   `yaml:"url"`
+	Projects []string `yaml:"projects"`
+	Interval Duration `yaml:"interval"`
+}
+
+// WebhookConfig is a receiver of alerts.
+type WebhookConfig struct {
+	URL        string `yaml:"url"`
+	SecretFile string `yaml:"secret_file"` // key of the signature; none: unsigned
+}
+
+// Start is an index or "now".
+type Start uint64
+
+// Duration is a time.Duration written as Go writes it: 60s, 5m.
+type Duration time.Duration
+
+// UnmarshalYAML takes a number or the word now.
+func (s *Start) UnmarshalYAML(b []byte) error {
+	var text string
+	if err := yaml.Unmarshal(b, &text); err != nil {
+		return err
+	}
+	if text == "now" {
+		*s = Start(monitor.Now)
+		return nil
+	}
+	n, err := strconv.ParseUint(text, 10, 62)
+	if err != nil {
+		return fmt.Errorf("%q is neither an index nor now", text)
+	}
+	*s = Start(n)
+	return nil
+}
+
+// UnmarshalYAML refuses what is no positive duration.
+func (d *Duration) UnmarshalYAML(b []byte) error {
+	var text string
+	if err := yaml.Unmarshal(b, &text); err != nil {
+		return err
+	}
+	v, err := time.ParseDuration(text)
+	if err != nil || v <= 0 {
+		return fmt.Errorf("%q is no duration; write 60s or 5m", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+func defaultConfig() Config {
+	return Config{
+		Database: "sigtrail.db",
+		Listen:   "127.0.0.1:9464",
+		PyPI:     PyPIConfig{URL: "https://pypi.org", Interval: Duration(time.Minute)},
+		Interval: Duration(30 * time.Second),
+	}
+}
+
+// UnmarshalYAML sets the defaults of a log before its keys.
+func (l *LogConfig) UnmarshalYAML(b []byte) error {
+	type plain LogConfig
+	p := plain{Start: Start(monitor.Now)}
+	if err := yaml.UnmarshalWithOptions(b, &p, yaml.Strict()); err != nil {
+		return err
+	}
+	*l = LogConfig(p)
+	return nil
+}
+
+// errConfig is a configuration that cannot be used: exit code 2.
+var errConfig = errors.New("configuration")
+
+// loadConfig reads a configuration file over the defaults. File names in it are
+// relative to it.
+func loadConfig(path string) (Config, error) {
+	c := defaultConfig()
+	if path == "" {
+		return c, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("%w: %w", errConfig, err)
+	}
+	return parseConfig(c, path, b)
+}
+
+func parseConfig(c Config, path string, b []byte) (Config, error) {
+	file, err := parser.ParseBytes(b, 0)
+	if err != nil {
+		return c, located(path, err)
+	}
+	if len(file.Docs) > 1 {
+		return c, fmt.Errorf("%w: %s: more than one document", errConfig, path)
+	}
+	if len(file.Docs) == 1 && file.Docs[0].Body != nil {
+		if err := yaml.NodeToValue(file.Docs[0].Body, &c, yaml.Strict()); err != nil {
+			return c, located(path, err)
+		}
+	}
+	for _, f := range []*string{&c.Database, &c.TrustedRoot, &c.Policy} {
+		*f = beside(path, *f)
+	}
+	for i := range c.Webhooks {
+		c.Webhooks[i].SecretFile = beside(path, c.Webhooks[i].SecretFile)
+	}
+	for i := range c.Logs {
+		c.Logs[i].Key = beside(path, c.Logs[i].Key)
+	}
+	if problem, at := c.check(); problem != "" {
+		line, column := position(file, at)
+		return c, fmt.Errorf("%w: %s:%d:%d: %s", errConfig, path, line, column, problem)
+	}
+	return c, nil
+}
+
+// located turns the parser's error into file:line:column.
+func located(path string, err error) error {
+	if e := yaml.Error(nil); errors.As(err, &e) && e.GetToken() != nil && e.GetToken().Position != nil {
+		p := e.GetToken().Position
+		return fmt.Errorf("%w: %s:%d:%d: %s", errConfig, path, p.Line, p.Column, e.GetMessage())
+	}
+	return fmt.Errorf("%w: %s:1:1: %w", errConfig, path, err)
+}
+
+// position finds a value by its path, for problems that the parser cannot see.
+func position(file *ast.File, at string) (line, column int) {
+	p, err := yaml.PathString(at)
+	if err != nil {
+		return 1, 1
+	}
+	n, err := p.FilterFile(file)
+	if err != nil || n == nil || n.GetToken() == nil {
+		return 1, 1
+	}
+	return n.GetToken().Position.Line, n.GetToken().Position.Column
+}
+
+func beside(config, file string) string {
+	if file == "" || filepath.IsAbs(file) || config == "" {
+		return file
+	}
+	return filepath.Join(filepath.Dir(config), file)
+}
+
+// check returns the first value that cannot be meant, and its YAML path.
+func (c Config) check() (problem, at string) {
+	for i, l := range c.Logs {
+		at := fmt.Sprintf("$.logs[%d]", i)
+		switch {
+		case l.API != monitor.V1 && l.API != monitor.V2:
+			return fmt.Sprintf("api is %q; it must be v1 or v2", l.API), at + ".api"
+		case l.URL == "" && l.Origin == "":
+			return "a log needs a url or an origin", at
+		case l.URL != "" && !isHTTP(l.URL):
+			return fmt.Sprintf("url %q is no http or https address", l.URL), at + ".url"
+		case l.Follow != "" && l.Follow != monitor.FollowHead && l.Follow != monitor.FollowTail && l.Follow != monitor.FollowLookup:
+			return fmt.Sprintf("follow is %q; it must be head, lookup or tail", l.Follow), at + ".follow"
+		case l.Follow == monitor.FollowLookup && l.API == monitor.V2:
+			return "a v2 log has no search index to look up in; follow head or tail", at + ".follow"
+		case l.Rate < 0:
+			return "rate is negative", at + ".rate"
+		}
+	}
+	for i, w := range c.Webhooks {
+		if !isHTTP(w.URL) {
+			return "webhook url is no http or https address", fmt.Sprintf("$.webhooks[%d].url", i)
+		}
+	}
+	if !isHTTP(c.PyPI.URL) {
+		return fmt.Sprintf("url %q is no http or https address", c.PyPI.URL), "$.pypi.url"
+	}
+	return "", ""
+}
+
+func isHTTP(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}

@@ -1,0 +1,139 @@
+// Command monitor follows Sigstore's transparency logs for what concerns packages
+// on PyPI, and alerts.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by release builds.
+var version = "devel"
+
+var userAgent = "sigtrail/" + version + " (transparency monitor for PyPI)"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(Main(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// exit carries an exit code through cobra.
+type exit struct {
+	code int
+	err  error // nil: said already
+}
+
+func (e *exit) Error() string { return fmt.Sprint(e.err) }
+
+// Main runs the command and returns its exit code.
+func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := command(stdout, stderr)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitFine
+	}
+	e := &exit{code: exitUsage, err: err}
+	errors.As(err, &e)
+	if e.err != nil {
+		fmt.Fprintln(stderr, "monitor:", e.err)
+	}
+	return e.code
+}
+
+func command(stdout, stderr io.Writer) *cobra.Command {
+	var path, database string
+	var once bool
+	c := &cobra.Command{
+		Use:   "monitor",
+		Short: "Follow Sigstore's logs and alert on unexpected signers of PyPI packages",
+		Long: `monitor follows Rekor's signed heads, proves every entry, binds entries to files
+on PyPI, and alerts when a signer is not the expected one or a signature is
+missing. Without arguments it follows Sigstore's public logs from now on and keeps
+its index in sigtrail.db. Say which projects to watch in a configuration file:
+
+  pypi: {projects: [sampleproject]}
+
+Exit codes: 0 fine, 1 findings (--once), 2 usage, 3 could not (network, disk),
+4 evidence of a misbehaving log (--once).`,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return run(cmd.Context(), path, database, once, stderr)
+		},
+	}
+	c.PersistentFlags().StringVar(&path, "config", os.Getenv("SIGTRAIL_CONFIG"), "configuration file (YAML; every key optional)")
+	c.PersistentFlags().StringVar(&database, "database", os.Getenv("SIGTRAIL_DATABASE"), "SQLite file (default sigtrail.db)")
+	c.Flags().BoolVar(&once, "once", false, "catch up with the present heads, deliver alerts, exit")
+	c.AddCommand(checkCommand(&path, stdout), demoCommand(stdout))
+	return c
+}
+
+func run(ctx context.Context, path, database string, once bool, stderr io.Writer) error {
+	config, err := loadConfig(path)
+	if err != nil {
+		return &exit{exitUsage, err}
+	}
+	if database != "" {
+		config.Database = database
+	}
+	d, err := newDaemon(ctx, config, slog.New(slog.NewTextHandler(stderr, nil)))
+	if err != nil {
+		return failed(err)
+	}
+	if !once {
+		err = d.run(ctx)
+		return failed(errors.Join(err, d.close()))
+	}
+	code, err := d.once(ctx)
+	err = errors.Join(err, d.close())
+	if errors.Is(err, errConfig) {
+		code = exitUsage
+	}
+	if code == exitFine && err == nil {
+		return nil
+	}
+	return &exit{code, err}
+}
+
+// failed maps an error to an exit code.
+func failed(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errConfig):
+		return &exit{exitUsage, err}
+	}
+	return &exit{exitCould, err}
+}
+
+func checkCommand(path *string, stdout io.Writer) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check-config",
+		Short: "Read the configuration and the policy, and say whether they can be used",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			c, err := loadConfig(*path)
+			if err == nil {
+				_, err = loadPolicy(c)
+			}
+			if err != nil {
+				return &exit{exitUsage, err}
+			}
+			fmt.Fprintf(stdout, "fine: %d log(s) named, %d project(s) watched, database %s\n", len(c.Logs), len(c.PyPI.Projects), c.Database)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"sigtrail/monitor"
+)
+
+// Exit codes of monitor --once.
+const (
+	exitFine     = 0
+	exitFindings = 1
+	exitUsage    = 2
+	exitCould    = 3 // could not do it: network, disk
+	exitConvicts = 4 // evidence of a misbehaving log
+)
+
+// once catches up with the present heads, judges, delivers, and says how it went.
+// Evidence against a log outranks findings, findings outrank what could not be
+// done: the answer never sounds better than the worst that is known.
+func (d *daemon) once(ctx context.Context) (int, error) {
+	trust, err := d.loadTrust(ctx)
+	if err == nil {
+		err = d.wire(ctx, trust)
+	}
+	if err != nil {
+		return exitCould, err
+	}
+	errs := []error{d.watcher.Once(ctx)}
+	for _, f := range d.followers {
+		errs = append(errs, f.Once(ctx))
+	}
+	errs = append(errs, d.finder.once(ctx))
+	raised, err := d.judge.Once(ctx)
+	errs = append(errs, err, d.courier.Once(ctx))
+	err = errors.Join(errs...)
+	contradiction := (*monitor.Contradiction)(nil)
+	switch {
+	case errors.As(err, &contradiction):
+		return exitConvicts, err
+	case len(raised) > 0:
+		return exitFindings, err
+	case err != nil:
+		return exitCould, err
+	}
+	return exitFine, nil
+}
