@@ -4,6 +4,7 @@
 //
 // Rekor and Fulcio are programs of their own, installed once for each version
 // (see Binary). Trillian and Redis run inside the test process, in memory. In
-// front of every log stands a small HTTP server with a stable address, so that a
-// shard can be rotated under the feet of its readers and polls can be counted.
+// front of every log stands a small HTTP server with a stable address for each
+// reader, so that a shard can be rotated under the readers' feet and their polls
+// can be counted.
 package servers

@@ -33,17 +33,25 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	proxy.ServeHTTP(w, r)
 }
 
-// polls counts the GET requests for one path.
-type polls struct {
-	path string
-	n    atomic.Int64
+// A View is an address of its own of a log, for one reader, that counts how often
+// the reader asks for the log's head.
+type View struct {
+	URL   string
+	polls atomic.Int64
 }
 
-func (p *polls) count(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet && r.URL.Path == p.path {
-			p.n.Add(1)
+// newView serves a log's handler; head is the path that counts.
+func newView(t testing.TB, log http.Handler, prefix, head string) *View {
+	t.Helper()
+	v := new(View)
+	v.URL = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && r.URL.Path == head {
+			v.polls.Add(1)
 		}
-		h.ServeHTTP(w, r)
-	})
+		log.ServeHTTP(w, r)
+	})) + prefix
+	return v
 }
+
+// Polls is how often the log's head has been asked for.
+func (v *View) Polls() int64 { return v.polls.Load() }

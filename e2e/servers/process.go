@@ -18,7 +18,7 @@ import (
 const (
 	startTimeout = 60 * time.Second // a server's start takes a second; the rest is a busy machine
 	stopGrace    = 5 * time.Second
-	logBound     = 64 << 10 // of a process's output, the newest part
+	logBound     = 8 << 10 // of a process's output, the newest part
 )
 
 // A Process is a program under test, or a server that it is tested against. It

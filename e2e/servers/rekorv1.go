@@ -21,7 +21,6 @@ type RekorV1 struct {
 	keyPath string
 	dir     string
 	front   front
-	heads   polls
 	trees   *trees
 	redis   string
 	shards  []int64 // tree ids, the last one active
@@ -37,13 +36,13 @@ func StartRekorV1(t testing.TB, host string) *RekorV1 {
 	if err != nil {
 		t.Fatalf("making the key of %s: %v", host, err)
 	}
-	r := &RekorV1{Host: host, key: key, dir: t.TempDir(), heads: polls{path: "/api/v1/log"}, since: time.Now().Add(-time.Hour)}
+	r := &RekorV1{Host: host, key: key, dir: t.TempDir(), since: time.Now().Add(-time.Hour)}
 	r.keyPath = writeKey(t, r.dir, "signer.pem", key)
 	r.trees = startTrillian(t)
 	r.redis = startRedis(t)
 	r.shards = []int64{r.trees.newTree(t)}
 	r.start(t)
-	r.URL = serve(t, r.heads.count(&r.front))
+	r.URL = r.View(t).URL
 	return r
 }
 
@@ -114,8 +113,8 @@ func (r *RekorV1) Origins() []string {
 	return origins
 }
 
-// Polls is how often the state of the log has been asked for.
-func (r *RekorV1) Polls() int64 { return r.heads.n.Load() }
+// View makes an address for one reader. It stays over rotations.
+func (r *RekorV1) View(t testing.TB) *View { return newView(t, &r.front, "", "/api/v1/log") }
 
 // Trusted is the log as a trusted root names it: one key for all shards.
 func (r *RekorV1) Trusted(t testing.TB) TrustedLog {

@@ -31,7 +31,6 @@ type RekorV2 struct {
 	key     ed25519.PrivateKey
 	storage string
 	front   front
-	heads   polls
 	since   time.Time
 }
 
@@ -48,7 +47,7 @@ func StartRekorV2(t testing.TB, version, origin string) *RekorV2 {
 		t.Fatalf("making the key of %s: %v", origin, err)
 	}
 	dir := t.TempDir()
-	r := &RekorV2{Origin: origin, Version: version, key: key, storage: t.TempDir(), heads: polls{path: readPrefix + "checkpoint"}, since: time.Now().Add(-time.Hour)}
+	r := &RekorV2{Origin: origin, Version: version, key: key, storage: t.TempDir(), since: time.Now().Add(-time.Hour)}
 	args := []string{"serve", "--hostname=" + origin, "--storage-dir=" + r.storage,
 		"--signer-filepath=" + writeKey(t, dir, "signer.pem", key),
 		"--checkpoint-interval=1s", "--batch-max-age=100ms"} // one second is the least it takes
@@ -58,7 +57,7 @@ func StartRekorV2(t testing.TB, version, origin string) *RekorV2 {
 		},
 		func(port []string) error { return answers("http://127.0.0.1:" + port[0] + "/healthz") })
 	r.front.point(t, port[0])
-	r.URL = serve(t, r.heads.count(r.handler())) + readPrefix
+	r.URL = r.View(t).URL
 	return r
 }
 
@@ -102,8 +101,10 @@ func tileFiles(dir string) http.Handler {
 	})
 }
 
-// Polls is how often the head has been asked for.
-func (r *RekorV2) Polls() int64 { return r.heads.n.Load() }
+// View makes an address for one reader: the prefix of the read API.
+func (r *RekorV2) View(t testing.TB) *View {
+	return newView(t, r.handler(), readPrefix, readPrefix+"checkpoint")
+}
 
 // Trusted is the log as a trusted root names it. The key id is that of signed
 // notes: SHA-256 over name, newline, 0x01 for Ed25519, key.
