@@ -28,8 +28,8 @@ func (h *history) append(leaf []byte) uint64 {
 
 // leaf is what is served for an index: a flipped leaf has another byte than the
 // one that the tree was made of.
-func (h *history) leaf(index uint64) []byte {
-	b := h.shown.leaves[index]
+func (h *history) leaf(t *tree, index uint64) []byte {
+	b := t.leaves[index]
 	if h.flips[index] {
 		b = append([]byte(nil), b...)
 		b[len(b)/2] ^= 1

@@ -232,3 +232,6 @@ func (l *Lab) Config(dir string) (Addresses, error) {
 	a.TrustedRoot = path
 	return a, nil
 }
+
+// Now is the lab's time.
+func (l *Lab) Now() time.Time { return l.clock() }

@@ -126,7 +126,7 @@ func (v *V1) LogLeaf(leaf []byte, keys ...string) (Entry, error) {
 	for _, k := range keys {
 		v.index[k] = append(v.index[k], id)
 	}
-	return v.entry(s, idx)
+	return v.entry(s, s.honest, idx)
 }
 
 func entryID(treeID uint64, leaf []byte) string {
@@ -145,17 +145,18 @@ func (v *V1) first(s *shard) uint64 {
 	return n
 }
 
-func (v *V1) entry(s *shard, idx uint64) (Entry, error) {
+// entry is a leaf of a tree of the shard, the honest or the shown one.
+func (v *V1) entry(s *shard, t *tree, idx uint64) (Entry, error) {
 	s.history.mu.Lock()
 	defer s.history.mu.Unlock()
-	if idx >= s.shown.size() || idx >= uint64(len(s.times)) {
+	if idx >= t.size() || idx >= uint64(len(s.times)) {
 		return Entry{}, fmt.Errorf("no entry %d", idx)
 	}
-	e := Entry{Index: idx, Global: v.first(s) + idx, Body: s.leaf(idx), KeyID: v.keyID, IntegratedTime: s.times[idx], Size: s.shown.size()}
-	e.ID = entryID(s.treeID, s.shown.leaves[idx])
-	e.Root = s.shown.root(e.Size)
+	e := Entry{Index: idx, Global: v.first(s) + idx, Body: s.leaf(t, idx), KeyID: v.keyID, IntegratedTime: s.times[idx], Size: t.size()}
+	e.ID = entryID(s.treeID, t.leaves[idx])
+	e.Root = t.root(e.Size)
 	var err error
-	if e.Hashes, err = s.shown.inclusion(idx, e.Size); err != nil {
+	if e.Hashes, err = t.inclusion(idx, e.Size); err != nil {
 		return Entry{}, err
 	}
 	if e.Checkpoint, err = v.sign(s); err != nil {
@@ -302,7 +303,7 @@ func (v *V1) find(match func(s *shard, i uint64) bool) (Entry, bool) {
 	for _, s := range v.shards {
 		for i := range s.shown.size() {
 			if match(s, i) {
-				e, err := v.entry(s, i)
+				e, err := v.entry(s, s.shown, i)
 				return e, err == nil
 			}
 		}
@@ -314,7 +315,7 @@ func (v *V1) find(match func(s *shard, i uint64) bool) (Entry, bool) {
 func (v *V1) at(global uint64) (Entry, bool) {
 	for _, s := range v.shards {
 		if first := v.first(s); global >= first && global < first+s.shown.size() {
-			e, err := v.entry(s, global-first)
+			e, err := v.entry(s, s.shown, global-first)
 			return e, err == nil
 		}
 	}

@@ -132,7 +132,7 @@ func (v *V2) tile(entries bool, level, n uint64, width uint8) ([]byte, bool) {
 	var body []byte
 	for i := first; i < first+want; i++ {
 		if entries {
-			leaf := v.leaf(i)
+			leaf := v.leaf(v.shown, i)
 			body = append(binary.BigEndian.AppendUint16(body, uint16(len(leaf))), leaf...)
 		} else {
 			body = append(body, v.shown.levels[8*level][i]...)
