@@ -1,0 +1,143 @@
+package index
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"slices"
+	"time"
+)
+
+// Selection says which files are asked for. Just one way of naming them is set.
+type Selection struct {
+	Project  string // PEP 503
+	Filename string
+	SHA256   []byte
+}
+
+// Files returns the selected files, by upload time.
+func (s *Store) Files(ctx context.Context, by Selection) ([]File, error) {
+	where, arg := `p.name = ?`, any(by.Project)
+	switch {
+	case by.Filename != "":
+		where, arg = `f.filename = ?`, by.Filename
+	case by.SHA256 != nil:
+		where, arg = `f.sha256 = ?`, by.SHA256
+	}
+	var files []File
+	err := s.each(ctx, `SELECT `+fileColumns+` FROM files f JOIN projects p ON p.id = f.project_id WHERE `+where+`
+		ORDER BY coalesce(f.uploaded, f.first_seen), f.id`, []any{arg}, func(scan scan) error {
+		var r fileRow
+		if err := scan(r.dest()...); err != nil {
+			return err
+		}
+		f, err := r.value()
+		files = append(files, f)
+		return err
+	})
+	if err != nil {
+		return nil, s.fail("reading files", err)
+	}
+	return files, nil
+}
+
+// Signatures returns every entry bound to a file with all its evidence, entries in
+// the order of their logs, the strongest evidence of each first.
+func (s *Store) Signatures(ctx context.Context, file FileID) ([][]Binding, error) {
+	var ids []EntryID
+	err := s.each(ctx, `SELECT DISTINCT e.id FROM bindings b JOIN entries e ON e.id = b.entry_id WHERE b.file_id = ? ORDER BY e.log_id, e.idx`, []any{int64(file)}, func(scan scan) error {
+		var id EntryID
+		err := scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	if err != nil {
+		return nil, s.fail("reading the entries of a file", err)
+	}
+	var out [][]Binding
+	for _, id := range ids {
+		b, err := s.pairBindings(ctx, file, id)
+		if err != nil {
+			return nil, s.fail("reading the bindings of a file", err)
+		}
+		out = append(out, b)
+	}
+	slices.SortStableFunc(out, func(a, b []Binding) int {
+		return cmp.Or(cmp.Compare(a[0].Entry.Log.Origin, b[0].Entry.Log.Origin), cmp.Compare(a[0].Entry.Leaf.Index, b[0].Entry.Leaf.Index))
+	})
+	return out, nil
+}
+
+// Pins returns the publishers on record for a project.
+func (s *Store) Pins(ctx context.Context, project string) ([]Pin, error) {
+	var id int64
+	switch err := s.db.QueryRowContext(ctx, `SELECT id FROM projects WHERE name = ?`, project).Scan(&id); {
+	case err == sql.ErrNoRows:
+		return nil, nil
+	case err != nil:
+		return nil, s.fail("reading a project", err)
+	}
+	pins, err := s.pins(ctx, projectID{id: id, name: project})
+	if err != nil {
+		return nil, s.fail("reading pins", err)
+	}
+	return pins, nil
+}
+
+// Journal returns PyPI's journal rows about a project, oldest first.
+func (s *Store) Journal(ctx context.Context, project string) ([]JournalRow, error) {
+	var rows []JournalRow
+	err := s.each(ctx, `SELECT serial, name, version, at, action FROM journal WHERE project = ? ORDER BY serial`, []any{project}, func(scan scan) error {
+		r := JournalRow{Project: project}
+		var version sql.NullString
+		var at sql.NullInt64
+		err := scan(&r.Serial, &r.Name, &version, &at, &r.Action)
+		if version.Valid {
+			r.Version = &version.String
+		}
+		r.At = timeOf(at)
+		rows = append(rows, r)
+		return err
+	})
+	if err != nil {
+		return nil, s.fail("reading the journal", err)
+	}
+	return rows, nil
+}
+
+// ProvenanceOf returns what PyPI answered about a file's provenance and when.
+func (s *Store) ProvenanceOf(ctx context.Context, file FileID) (ProvenanceState, time.Time, error) {
+	var state ProvenanceState
+	var fetched sql.NullInt64
+	err := s.db.QueryRowContext(ctx, `SELECT state, fetched FROM provenance WHERE file_id = ?`, int64(file)).Scan(&state, &fetched)
+	if err != nil {
+		return "", time.Time{}, s.fail("reading the state of a provenance", err)
+	}
+	return state, timeOf(fetched), nil
+}
+
+// An Asked look-up is a question to a v1 server about a file.
+type Asked struct {
+	Server   string
+	Answered int       // how many times
+	At       time.Time // of the last question; zero: never
+	Found    int       // entries in the last answer
+	Error    string
+}
+
+// LookupsOf says which servers were asked about a file, and what came of it.
+func (s *Store) LookupsOf(ctx context.Context, file FileID) ([]Asked, error) {
+	var out []Asked
+	err := s.each(ctx, `SELECT server, step, asked, found, error FROM lookups WHERE file_id = ? ORDER BY server`, []any{int64(file)}, func(scan scan) error {
+		var a Asked
+		var at sql.NullInt64
+		err := scan(&a.Server, &a.Answered, &at, &a.Found, &a.Error)
+		a.At = timeOf(at)
+		out = append(out, a)
+		return err
+	})
+	if err != nil {
+		return nil, s.fail("reading look-ups", err)
+	}
+	return out, nil
+}

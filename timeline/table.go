@@ -1,0 +1,222 @@
+package timeline
+
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"sigtrail/index"
+)
+
+// A table is the timeline for people: what it is about, what happened, what it
+// rests on. The first error of its writer stays.
+type table struct {
+	w     io.Writer
+	width int // 0: no limit
+	color bool
+	err   error
+}
+
+func newTable(w io.Writer, o Options) *table {
+	t := &table{w: w, width: o.Width, color: o.Color}
+	if t.width == 0 {
+		t.width = 100
+	}
+	if o.Wide {
+		t.width = 0
+	}
+	return t
+}
+
+const (
+	bold   = "\x1b[1m"
+	red    = "\x1b[31m"
+	yellow = "\x1b[33m"
+	dim    = "\x1b[2m"
+)
+
+// line writes one line, cut to the width. What it says has been escaped.
+func (t *table) line(color, format string, args ...any) {
+	if t.err != nil {
+		return
+	}
+	text := strings.TrimRight(fmt.Sprintf(format, args...), " ")
+	if t.width > 0 && utf8.RuneCountInString(text) > t.width {
+		text = string([]rune(text)[:t.width-1]) + "…"
+	}
+	if t.color && color != "" && text != "" {
+		text = color + text + "\x1b[0m"
+	}
+	_, t.err = fmt.Fprintln(t.w, text)
+}
+
+// wrapped is line for sentences: they go on in the next line, indented.
+func (t *table) wrapped(color, first, text string) {
+	rest, indent := strings.Fields(text), strings.Repeat(" ", utf8.RuneCountInString(first))
+	line := first
+	for i, word := range rest {
+		if t.width > 0 && i > 0 && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > t.width {
+			t.line(color, "%s", line)
+			line = indent + word
+			continue
+		}
+		if i > 0 {
+			line += " "
+		}
+		line += word
+	}
+	t.line(color, "%s", line)
+}
+
+func (t *table) write(files []index.File, pins []index.Pin, events []Event, c Coverage) error {
+	if len(files) > 0 {
+		numbers := t.head(files, pins, events)
+		t.line("", "")
+		t.line(bold, "%-21s %-11s  %s", "TIME (UTC)", "CLOCK", "WHAT")
+		for _, e := range events {
+			t.event(e, numbers)
+		}
+		t.line("", "")
+	}
+	t.coverage(c)
+	return t.err
+}
+
+// head says what is selected, and who signed it.
+func (t *table) head(files []index.File, pins []index.Pin, events []Event) map[string]int {
+	var versions []string
+	numbers := make(map[string]int)
+	for _, f := range files {
+		if !slices.Contains(versions, f.Version) {
+			versions = append(versions, f.Version)
+		}
+	}
+	t.line(bold, "%s %s", Escape(files[0].Project), Escape(strings.Join(versions, ", ")))
+	for i, f := range files {
+		numbers[f.Name] = i + 1
+		t.line("", "  #%-3d %s", i+1, Escape(f.Name))
+		t.line(dim, "       sha256 %s", hex.EncodeToString(f.SHA256[:]))
+	}
+	for _, p := range pins {
+		t.wrapped("", "  expected   ", Escape(fmt.Sprintf("%s (%s: %s)", p.Publisher, p.State, p.How)))
+	}
+	if len(pins) == 0 {
+		t.line("", "  expected   nobody is on record for this project")
+	}
+	for _, s := range signers(events) {
+		t.wrapped(s.color, "  signed by  ", s.text)
+	}
+	return numbers
+}
+
+type signerLine struct{ text, color string }
+
+// signers lists each publisher once, with what is to be said about it.
+func signers(events []Event) []signerLine {
+	var out []signerLine
+	seen := make(map[string]bool)
+	for _, e := range events {
+		if e.Kind != "logged" || e.Publisher == nil || seen[e.Publisher.Key()+e.Note] {
+			continue
+		}
+		seen[e.Publisher.Key()+e.Note] = true
+		s := signerLine{text: Escape(e.Publisher.String())}
+		switch {
+		case e.Note != "":
+			s.text, s.color = s.text+" — "+Escape(e.Note), yellow
+		case e.Expected != nil && *e.Expected:
+			s.text += ", as expected"
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func (t *table) event(e Event, numbers map[string]int) {
+	when, text := "", Escape(e.Text)
+	if e.At != nil {
+		when = stamp(*e.At)
+	} else if e.After != nil {
+		when = "≥ " + stamp(*e.After)
+	}
+	if n := numbers[e.File]; n > 0 {
+		text = fmt.Sprintf("#%-3d %s", n, text)
+	} else {
+		text = "     " + text
+	}
+	color := ""
+	if e.Kind == "alert" {
+		color = red
+	}
+	if len(e.Evidence) > 0 && e.Kind == "logged" {
+		text += fmt.Sprintf(" [%s]", joinEvidence(e.Evidence))
+	}
+	t.wrapped(color, fmt.Sprintf("%-21s %-11s  ", when, e.Clock), text)
+	indent := strings.Repeat(" ", 40)
+	if e.Log != "" && e.Kind == "logged" {
+		t.line(dim, "%sin %s", indent, Escape(e.Log))
+	}
+	if e.At == nil && e.Before != nil {
+		t.line(dim, "%sthe log keeps no time; not after %s", indent, stamp(*e.Before))
+	}
+	if e.Note != "" && e.Kind == "logged" {
+		t.wrapped(yellow, indent+"! ", Escape(e.Note))
+	}
+}
+
+func joinEvidence(evidence []index.Evidence) string {
+	texts := make([]string, len(evidence))
+	for i, e := range evidence {
+		texts[i] = string(e)
+	}
+	return strings.Join(texts, ", ")
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
+
+func (t *table) coverage(c Coverage) {
+	t.line(bold, "LOOKED AT")
+	for _, l := range c.Logs {
+		how := "looked up"
+		if l.Tailed {
+			how = "read whole"
+		}
+		t.line("", "  %s (%s, %s)", Escape(l.Origin), l.API, how)
+		t.wrapped("", "      ", fmt.Sprintf("head of %d entries seen %s; %d proven and indexed: %s", l.Size, stamp(l.Seen), l.Covered, spans(l.Ranges)))
+	}
+	if c.PyPI != nil {
+		t.line("", "  PyPI's journal up to serial %d", *c.PyPI)
+	}
+	t.line(bold, "NOT LOOKED AT")
+	for _, n := range c.Not {
+		t.wrapped("", "  - ", Escape(n))
+	}
+	if len(c.Not) == 0 {
+		t.line("", "  - other logs than these")
+	}
+}
+
+// spans writes index ranges, the last few if there are many.
+func spans(ranges [][2]uint64) string {
+	const most = 6
+	var texts []string
+	if n := len(ranges); n > most {
+		texts = append(texts, fmt.Sprintf("%d earlier ranges", n-most))
+		ranges = ranges[n-most:]
+	}
+	for _, r := range ranges {
+		if r[1] == r[0]+1 {
+			texts = append(texts, fmt.Sprint(r[0]))
+			continue
+		}
+		texts = append(texts, fmt.Sprintf("%d to %d", r[0], r[1]-1))
+	}
+	if len(texts) == 0 {
+		return "none"
+	}
+	return strings.Join(texts, ", ")
+}
