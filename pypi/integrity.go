@@ -26,7 +26,7 @@ func (c *Client) Provenance(ctx context.Context, address string) (index.Provenan
 		return index.Provenance{State: index.ProvenanceUnreadable, Fetched: now(), Error: "not fetched: its address is on another server than the index"}, nil
 	}
 	var body []byte
-	err = c.do(ctx, ask{call: "provenance", method: http.MethodGet, url: u, kind: "json", limit: maxProvenance,
+	err = c.do(ctx, ask{call: "provenance", method: http.MethodGet, url: u, limit: maxProvenance,
 		header: http.Header{"Accept": {"application/vnd.pypi.integrity.v1+json"}},
 		read: func(r io.Reader, _ http.Header) (err error) {
 			body, err = io.ReadAll(r)

@@ -122,7 +122,7 @@ func (c *Client) xmlrpc(ctx context.Context, value func(*response) error, method
 		return fmt.Errorf("%s: %w", method, err)
 	}
 	err = c.do(ctx, ask{
-		call: method, method: http.MethodPost, url: c.base.JoinPath("pypi"), body: body, kind: "xml", limit: maxJournal,
+		call: method, method: http.MethodPost, url: c.base.JoinPath("pypi"), body: body, limit: maxJournal,
 		header: http.Header{"Content-Type": {"text/xml"}},
 		read:   func(body io.Reader, _ http.Header) error { return readResponse(body, value) },
 	})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -59,7 +58,6 @@ type ask struct {
 	url    *url.URL
 	body   []byte
 	header http.Header
-	kind   string // what the media type must mention
 	limit  int64
 	read   func(body io.Reader, header http.Header) error
 }
@@ -144,10 +142,10 @@ func readAnswer(a ask, resp *http.Response) error {
 	if e := resp.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return errEncoding // the transport has undone the one that it asked for
 	}
-	if t := resp.Header.Get("Content-Type"); t != "" {
-		if media, _, err := mime.ParseMediaType(t); err != nil || !strings.Contains(media, a.kind) {
-			return fmt.Errorf("%w: %.80q", errKind, t)
-		}
+	// Nothing asked for here comes as HTML. A page for people is somebody else's
+	// answer, a proxy's or a portal's, and says nothing about PyPI.
+	if t := resp.Header.Get("Content-Type"); strings.Contains(strings.ToLower(t), "html") {
+		return fmt.Errorf("%w: %.80q", errKind, t)
 	}
 	body := &bounded{r: resp.Body, left: a.limit}
 	err := a.read(body, resp.Header)

@@ -56,7 +56,7 @@ func (c *Client) ListingIfChanged(ctx context.Context, project, etag string) (in
 	at := c.base.JoinPath("simple", project, "/")
 	var p page
 	var tag string
-	err := c.do(ctx, ask{call: "simple", method: http.MethodGet, url: at, header: header, kind: "json", limit: maxSimple,
+	err := c.do(ctx, ask{call: "simple", method: http.MethodGet, url: at, header: header, limit: maxSimple,
 		read: func(body io.Reader, h http.Header) (err error) {
 			p, err = parseSimple(body, at, project)
 			p.listing.Serial = lowerSerial(p.listing.Serial, h.Get("X-PyPI-Last-Serial"))
