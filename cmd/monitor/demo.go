@@ -166,16 +166,18 @@ const (
 	red  = "\x1b[31m"
 )
 
-// wrap breaks text at blanks; what follows the first line is indented.
+// wrap breaks text at blanks; what follows the first line is indented a little more.
 func wrap(text string, width int) string {
+	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
 	var b strings.Builder
-	column := 0
+	b.WriteString(indent)
+	column := len(indent)
 	for i, word := range strings.Fields(text) {
 		switch n := len([]rune(word)); {
 		case i == 0:
 		case column+1+n > width:
-			b.WriteString("\n    ")
-			column = 4
+			b.WriteString("\n" + indent + "  ")
+			column = len(indent) + 2
 		default:
 			b.WriteByte(' ')
 			column++
@@ -224,6 +226,9 @@ func (p *play) publish(version string, id lab.GitHub, attested bool) {
 				return
 			}
 			u.Provenance = lab.Provenance(id.Publisher(), s, e)
+			if version == foreign { // this signer logs to both logs
+				p.lab.V2.Log(s)
+			}
 		}
 		p.lab.PyPI.Upload(u)
 	}
@@ -280,8 +285,9 @@ func (p *play) alert(a alerts.Alert) {
 	for _, e := range a.Expected {
 		p.say("", "        expected: %s", alerts.Escape(e))
 	}
-	if a.Log != nil {
-		p.say("", "        entry %d of %s, %s", a.Log.Global, a.Log.Origin, a.Log.Link)
+	if a.Log != nil && a.Log.Global != nil {
+		p.say("", "        entry %d of %s", *a.Log.Global, a.Log.Origin)
+		p.say("", "        %s", a.Log.Link)
 	}
 	p.say("", "        next: %s", a.Next)
 }
