@@ -32,6 +32,7 @@ type deployment struct {
 
 func deploy(t *testing.T) *deployment {
 	t.Helper()
+	built(t, "monitor") // before anything is started: it may not compile
 	d := &deployment{
 		fulcio: servers.StartFulcio(t),
 		v1:     servers.StartRekorV1(t, "rekor.e2e.test"),
@@ -144,6 +145,7 @@ var variants = []variant{
 // expected repository raises nothing; another repository signs the same wheel,
 // and one alert reaches the receiver.
 func TestScenario(t *testing.T) {
+	t.Parallel()
 	d := deploy(t)
 	wheels := make(map[string]wheel)
 	for _, v := range variants {

@@ -64,7 +64,7 @@ func startTrillian(t testing.TB) *trees {
 	storage := memory.NewTreeStorage()
 	registry := extension.Registry{
 		AdminStorage:    memory.NewAdminStorage(storage),
-		LogStorage:      memory.NewLogStorage(storage, monitoring.InertMetricFactory{}),
+		LogStorage:      alone{memory.NewLogStorage(storage, monitoring.InertMetricFactory{}), new(sync.Mutex)},
 		QuotaManager:    quota.Noop(),
 		ElectionFactory: election2.NoopFactory{},
 		MetricFactory:   monitoring.InertMetricFactory{},
