@@ -264,3 +264,8 @@ func TestDaemonRuns(t *testing.T) {
 		t.Errorf("the daemon ended with %v", err)
 	}
 }
+
+// quiet is a logger into the test's output.
+func quiet(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
