@@ -22,17 +22,17 @@ import (
 // is measured: a test that passes waits for a fraction of it.
 const patience = 90 * time.Second
 
-// programs builds monitor from the source tree beside this folder,
+// programs builds monitor and timeline from the source tree beside this folder,
 // once for all tests, and returns their folder.
 var programs = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "sigtrail-e2e-")
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/monitor")
+	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/monitor", "./cmd/timeline")
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("building monitor: %w\n%s", err, out)
+		return dir, fmt.Errorf("building monitor and timeline: %w\n%s", err, out)
 	}
 	return dir, nil
 })
@@ -155,4 +155,20 @@ func (s samples) of(name, label, value string) float64 {
 		}
 	}
 	return -1
+}
+
+// timeline runs the real timeline and returns what it prints and its exit code.
+func timeline(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), built(t, "timeline"), args...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatalf("running timeline: %v", err)
+	}
+	if stderr.Len() > 0 {
+		t.Logf("timeline %s says: %s", strings.Join(args, " "), stderr.String())
+	}
+	return string(out), cmd.ProcessState.ExitCode()
 }

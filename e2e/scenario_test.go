@@ -231,6 +231,7 @@ func (d *deployment) run(t *testing.T, v variant, file wheel) {
 		t.Errorf("the alert took %d rounds of looking at the log, want two at most", rounds-1)
 	}
 	w.oneAlert(t, file, at.origin, index)
+	w.checkTimeline(t, file, at.origin, index)
 	if err := w.Stop(); err != nil {
 		t.Errorf("monitor, told to end: %v", err)
 	}
