@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"sigtrail/e2e/servers"
 )
 
@@ -60,9 +62,20 @@ func (d *deployment) makeWheel(t *testing.T, project, version string) wheel {
 	t.Helper()
 	w := wheel{project: project, version: version, name: fmt.Sprintf("%s-%s-py3-none-any.whl", project, version), content: []byte("the wheel of " + project + " " + version)}
 	w.signed = d.sign(t, expected, w)
-	w.entry = d.logV1(t, w.signed)
-	d.logV2(t, d.v2, w.signed)
-	d.logV2(t, d.v2old, w.signed)
+	var g errgroup.Group // a v2 log takes its time: an upload waits for the next head
+	g.Go(func() (err error) {
+		w.entry, err = d.v1.Upload(t.Context(), w.signed)
+		return err
+	})
+	for _, log := range []*servers.RekorV2{d.v2, d.v2old} {
+		g.Go(func() error {
+			_, err := log.Upload(t.Context(), w.signed)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
 	return w
 }
 
