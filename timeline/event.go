@@ -74,8 +74,16 @@ func gather(ctx context.Context, store *index.Store, files []index.File) ([]Even
 		if err != nil {
 			return nil, err
 		}
+		issued := make(map[[32]byte]bool) // one certificate may be logged in several places
 		for _, b := range signatures {
-			events = append(events, signatureEvents(f, b, pins[f.Project])...)
+			more := signatureEvents(f, b, pins[f.Project])
+			if s := b[0].Entry.Signer; s != nil {
+				if issued[s.Fingerprint] {
+					more = more[1:]
+				}
+				issued[s.Fingerprint] = true
+			}
+			events = append(events, more...)
 		}
 	}
 	more, err := projectEvents(ctx, store, files)

@@ -76,7 +76,7 @@ func (t *table) write(files []index.File, pins []index.Pin, events []Event, c Co
 	if len(files) > 0 {
 		numbers := t.head(files, pins, events)
 		t.line("", "")
-		t.line(bold, "%-21s %-11s  %s", "TIME (UTC)", "CLOCK", "WHAT")
+		t.line(bold, "%-22s  %-11s  %s", "TIME (UTC)", "CLOCK", "WHAT")
 		for _, e := range events {
 			t.event(e, numbers)
 		}
@@ -155,7 +155,7 @@ func (t *table) event(e Event, numbers map[string]int) {
 	if len(e.Evidence) > 0 && e.Kind == "logged" {
 		text += fmt.Sprintf(" [%s]", joinEvidence(e.Evidence))
 	}
-	t.wrapped(color, fmt.Sprintf("%-21s %-11s  ", when, e.Clock), text)
+	t.wrapped(color, fmt.Sprintf("%-22s  %-11s  ", when, e.Clock), text)
 	indent := strings.Repeat(" ", 40)
 	if e.Log != "" && e.Kind == "logged" {
 		t.line(dim, "%sin %s", indent, Escape(e.Log))

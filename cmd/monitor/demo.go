@@ -74,7 +74,9 @@ func playDemo(ctx context.Context, out io.Writer, hold bool) error {
 	go func() { done <- d.run(ctx) }()
 	p.incident(ctx, d, done)
 	if p.err == nil {
-		p.say("", "What a responder sees: timeline %s==%s", project, foreign)
+		p.say("", "")
+		p.say(bold, "> What a responder sees: timeline %s==%s", project, foreign)
+		p.say("", "")
 		_, p.err = timeline.Write(ctx, out, d.store, project+"=="+foreign, timeline.Options{Color: p.color, Width: 100})
 	}
 	if p.err == nil && hold {
