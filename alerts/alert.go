@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -19,13 +20,16 @@ type Severity string
 const (
 	Critical Severity = "critical"
 	High     Severity = "high"
-	Medium   Severity = "medium"
 	Low      Severity = "low"
 )
 
-// An Alert is what a receiver gets, as JSON. Members are only ever added.
+// Schema names the form of Alert. Members are only ever added to it.
+const Schema = "sigtrail.alert/1"
+
+// An Alert is what a receiver gets, as JSON. Texts from certificates, logs and
+// PyPI are kept as they are: who shows them to people has to escape them.
 type Alert struct {
-	Schema   string   `json:"schema"` // sigtrail.alert/1
+	Schema   string   `json:"schema"` // Schema
 	ID       string   `json:"id"`     // stable: the same finding has the same id
 	Rule     string   `json:"rule"`
 	Severity Severity `json:"severity"`
@@ -40,7 +44,7 @@ type Alert struct {
 	Log      *LogRef   `json:"log,omitempty"`
 	Seen     *Seen     `json:"seen,omitempty"`
 	Expected []string  `json:"expected,omitempty"`
-	Evidence string    `json:"evidence,omitempty"` // statement, provenance, artifact
+	Evidence string    `json:"evidence,omitempty"` // index.Evidence: what ties the entry to the file
 	Times    []Time    `json:"times,omitempty"`
 	Heads    *Heads    `json:"heads,omitempty"` // rules about logs
 	Raised   time.Time `json:"raised"`
@@ -52,15 +56,16 @@ type File struct {
 	SHA256 string `json:"sha256"`
 }
 
-// LogRef is a place in a log.
+// LogRef is a place in a log; without indexes, the log itself.
 type LogRef struct {
-	Origin string `json:"origin"`
-	Index  uint64 `json:"index"`        // in the tree
-	Global uint64 `json:"global_index"` // what links and people use
-	Link   string `json:"link"`
+	Origin string  `json:"origin"`
+	Index  *uint64 `json:"index,omitempty"`        // in the tree
+	Global *uint64 `json:"global_index,omitempty"` // what links and people use: over all shards of a v1 instance
+	Link   string  `json:"link"`                   // for a browser or curl
 }
 
-// Seen is what the certificate says.
+// Seen is what the certificate says, the publisher's members among its own. What
+// the certificate lacks is left out.
 type Seen struct {
 	index.Publisher
 	SAN       string    `json:"san"`
@@ -80,19 +85,19 @@ type Time struct {
 	At    time.Time `json:"at"`
 }
 
-// Heads are both sides of a contradiction, byte for byte.
+// Heads are both sides of a contradiction.
 type Heads struct {
-	KeyID  string `json:"key_id"`
-	Ours   string `json:"ours"`
-	Theirs string `json:"theirs"`
-	Detail string `json:"detail"`
+	KeyID  string   `json:"key_id"`          // of the log, hex
+	Ours   string   `json:"ours"`            // signed note, verified earlier; "": none
+	Theirs string   `json:"theirs"`          // as served now; the rule says what of it verified
+	Proof  []string `json:"proof,omitempty"` // hashes of the proof that failed, hex
 }
 
 // alertID makes the id from what makes a finding itself. Each part is preceded by
 // its length, so that no two tuples run together.
 func alertID(parts ...string) string {
 	h := sha256.New()
-	for _, p := range append([]string{"sigtrail.alert/1"}, parts...) {
+	for _, p := range append([]string{Schema}, parts...) {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(p))))
 		h.Write([]byte(p))
 	}
@@ -111,14 +116,24 @@ func (a Alert) stored() (index.Alert, error) {
 // link is a page or an address where the entry can be looked at. The public v1
 // instance has a search page; elsewhere it is the log's own read address.
 func link(l monitor.Log, idx uint64) string {
-	base := strings.TrimSuffix(l.URL, "/")
+	base := strings.TrimSuffix(address(l), "/")
 	switch {
-	case strings.HasPrefix(l.Origin, "rekor.sigstore.dev - "):
+	case l.API == monitor.V1 && strings.HasPrefix(l.Origin, "rekor.sigstore.dev - "):
 		return fmt.Sprintf("https://search.sigstore.dev/?logIndex=%d", l.Global(idx))
 	case l.API == monitor.V1:
 		return fmt.Sprintf("%s/api/v1/log/entries?logIndex=%d", base, l.Global(idx))
 	}
 	return fmt.Sprintf("%s/tile/entries/%s#%d", base, tilePath(idx/256), idx%256)
+}
+
+// address is the log's read address without what may be secret in it.
+func address(l monitor.Log) string {
+	u, err := url.Parse(l.URL)
+	if err != nil {
+		return ""
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
 }
 
 // tilePath writes a tile's number in groups of three digits (C2SP tlog-tiles).
@@ -131,26 +146,41 @@ func tilePath(n uint64) string {
 }
 
 func logRef(s index.Stored) *LogRef {
-	return &LogRef{Origin: s.Log.Origin, Index: s.Leaf.Index, Global: s.Log.Global(s.Leaf.Index), Link: link(s.Log, s.Leaf.Index)}
+	global := s.Log.Global(s.Leaf.Index)
+	return &LogRef{Origin: s.Log.Origin, Index: &s.Leaf.Index, Global: &global, Link: link(s.Log, s.Leaf.Index)}
 }
+
+func file(f *index.File) File { return File{f.Name, hex.EncodeToString(f.SHA256[:])} }
 
 func seen(s *index.Signer) *Seen {
 	return &Seen{Publisher: s.Publisher(), SAN: s.SAN, Ref: s.Get(index.ExtSourceRepositoryRef), Commit: s.Get(index.ExtSourceRepositoryDigest),
 		Trigger: s.Get(index.ExtBuildTrigger), Runner: s.Get(index.ExtRunnerEnvironment), Run: s.Get(index.ExtRunInvocationURI),
-		NotBefore: s.NotBefore, NotAfter: s.NotAfter}
+		NotBefore: s.NotBefore.UTC(), NotAfter: s.NotAfter.UTC()}
+}
+
+// clock says whose time a certificate's begin is.
+func clock(s index.Stored) string {
+	if s.Trust == "" {
+		return "certificate authority"
+	}
+	return "certificate, not trusted"
 }
 
 func times(f *index.File, s index.Stored) []Time {
 	var t []Time
 	if s.Signer != nil {
-		t = append(t, Time{"certificate issued", "certificate authority", s.Signer.NotBefore})
+		t = append(t, Time{"certificate issued", clock(s), s.Signer.NotBefore.UTC()})
 	}
 	if s.SETValid {
 		t = append(t, Time{"logged", "log (signed entry timestamp)", time.Unix(s.Leaf.IntegratedTime, 0).UTC()})
 	}
 	t = append(t, Time{"covered by a head that we saw", "sigtrail", s.Head.Seen.UTC()})
-	if !f.Uploaded.IsZero() {
-		t = append(t, Time{"uploaded", "PyPI", f.Uploaded})
+	return append(t, uploaded(f)...)
+}
+
+func uploaded(f *index.File) []Time {
+	if f.Uploaded.IsZero() {
+		return nil
 	}
-	return t
+	return []Time{{"uploaded", "PyPI", f.Uploaded.UTC()}}
 }

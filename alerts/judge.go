@@ -1,11 +1,13 @@
 package alerts
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"sigtrail/index"
 )
@@ -19,10 +21,11 @@ type Cases interface {
 	Decide(ctx context.Context, c index.Case, v index.Verdict) (raised []index.Alert, err error)
 }
 
-// A Judge runs the rules over what the index has learned.
+// A Judge runs the rules over what the index has learned. Every field but Policy
+// must be set.
 type Judge struct {
 	Store   Cases
-	Policy  *Policy
+	Policy  *Policy  // nil: pins decide everywhere
 	Sinks   []string // names of the receivers of every alert
 	Log     *slog.Logger
 	Now     func() time.Time
@@ -33,8 +36,10 @@ type Judge struct {
 const caseBatch = 100
 
 // Once judges all that is waiting and returns the alerts that it raised. A case
-// that cannot be decided is tried again next time.
+// that cannot be decided holds up no other and is tried again next time. A crash
+// between two cases leaves the second unjudged, so the next run judges it.
 func (j *Judge) Once(ctx context.Context) (raised []index.Alert, err error) {
+	defer prometheus.NewTimer(j.Metrics.seconds).ObserveDuration()
 	for {
 		cases, err := j.Store.Cases(ctx, j.Policy.Covers, caseBatch)
 		if err != nil {
@@ -44,18 +49,18 @@ func (j *Judge) Once(ctx context.Context) (raised []index.Alert, err error) {
 			return raised, nil
 		}
 		decided := 0
-		var errs []error
+		var failed error // the first stands for all: most share one cause
 		for _, c := range cases {
 			alerts, err := j.decide(ctx, c)
 			if err != nil {
-				errs = append(errs, err)
+				failed = cmp.Or(failed, err)
 				continue
 			}
 			decided++
 			raised = append(raised, alerts...)
 		}
 		if decided == 0 { // no progress: leave them for the next round
-			return raised, errors.Join(errs...)
+			return raised, fmt.Errorf("%d case(s) could not be judged: %w", len(cases), failed)
 		}
 	}
 }
@@ -69,7 +74,7 @@ func (j *Judge) decide(ctx context.Context, c index.Case) ([]index.Alert, error)
 	f.Pins = append(f.Pins[:len(f.Pins):len(f.Pins)], v.Pins...)
 	for _, r := range Rules {
 		for _, a := range r.Check(f) {
-			a.Schema, a.Rule, a.Severity, a.Next, a.Raised = "sigtrail.alert/1", r.Name, r.Severity, r.Next, f.Now
+			a.Schema, a.Rule, a.Severity, a.Next, a.Raised = Schema, r.Name, r.Severity, r.Next, f.Now
 			s, err := a.stored()
 			if err != nil {
 				return nil, err
@@ -79,7 +84,7 @@ func (j *Judge) decide(ctx context.Context, c index.Case) ([]index.Alert, error)
 	}
 	raised, err := j.Store.Decide(ctx, c, v)
 	if err != nil {
-		return nil, fmt.Errorf("writing a verdict: %w", err)
+		return nil, fmt.Errorf("writing the verdict on %s: %w", subject(c), err)
 	}
 	for _, p := range v.Pins {
 		j.Log.InfoContext(ctx, "pin learned", "project", p.Project, "publisher", Escape(p.Publisher.String()), "how", Escape(p.How))
@@ -88,4 +93,15 @@ func (j *Judge) decide(ctx context.Context, c index.Case) ([]index.Alert, error)
 		j.Metrics.findings.WithLabelValues(a.Rule, a.Severity).Inc()
 	}
 	return raised, nil
+}
+
+// subject names a case in errors.
+func subject(c index.Case) string {
+	switch {
+	case c.Contradiction != nil:
+		return c.Contradiction.Kind + " of log " + c.Contradiction.Log.Origin
+	case c.File != nil:
+		return "file " + c.File.Name
+	}
+	return "nothing"
 }

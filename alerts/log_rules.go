@@ -29,10 +29,18 @@ func logRule(name, meaning, next string) Rule {
 			ID:     alertID(name, c.Log.Origin, c.Log.KeyID.String(), c.Subject),
 			Title:  fmt.Sprintf("log %s: %s", c.Log.Origin, meaning),
 			Reason: c.Detail,
-			Log:    &LogRef{Origin: c.Log.Origin, Index: c.Ours.Size, Global: c.Log.Global(c.Ours.Size), Link: c.Log.URL},
-			Heads:  &Heads{KeyID: c.Log.KeyID.String(), Ours: string(c.Ours.Note), Theirs: string(c.Theirs.Note), Detail: c.Detail},
+			Log:    &LogRef{Origin: c.Log.Origin, Link: address(c.Log)},
+			Heads:  heads(c),
 			Times:  []Time{{"seen", "sigtrail", c.At.UTC()}},
 		}}
 	}
 	return r
+}
+
+func heads(c *monitor.Contradiction) *Heads {
+	h := &Heads{KeyID: c.Log.KeyID.String(), Ours: string(c.Ours.Note), Theirs: string(c.Theirs.Note)}
+	for _, p := range c.Proof {
+		h.Proof = append(h.Proof, p.String())
+	}
+	return h
 }

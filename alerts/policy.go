@@ -7,12 +7,7 @@
 package alerts
 
 import (
-	"errors"
-	"fmt"
-	"os"
 	"strings"
-
-	"github.com/goccy/go-yaml"
 
 	"sigtrail/index"
 )
@@ -40,91 +35,64 @@ const (
 
 // Expected describes publishers. A field that is left out matches anything.
 type Expected struct {
-	Issuer       string `yaml:"issuer" json:"issuer,omitempty"`
-	Repository   string `yaml:"repository" json:"repository,omitempty"` // github.com/owner/repo or its URL
-	RepositoryID string `yaml:"repository_id" json:"repository_id,omitempty"`
-	OwnerID      string `yaml:"owner_id" json:"owner_id,omitempty"`
-	Workflow     string `yaml:"workflow" json:"workflow,omitempty"` // file name, or path in the repository
-	Environment  string `yaml:"environment" json:"environment,omitempty"`
-	Email        string `yaml:"email" json:"email,omitempty"` // identity without a repository
-}
-
-// LoadPolicy reads a policy file. Unknown keys and bad values are refused with
-// file, line and column.
-func LoadPolicy(path string) (*Policy, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading the policy: %w", err)
-	}
-	return parsePolicy(path, b)
-}
-
-func parsePolicy(path string, b []byte) (*Policy, error) {
-	p := new(Policy)
-	if err := yaml.UnmarshalWithOptions(b, p, yaml.Strict()); err != nil {
-		if e := yaml.Error(nil); errors.As(err, &e) && e.GetToken() != nil && e.GetToken().Position != nil {
-			at := e.GetToken().Position
-			return nil, fmt.Errorf("policy %s:%d:%d: %s", path, at.Line, at.Column, e.GetMessage())
-		}
-		return nil, fmt.Errorf("policy %s:1:1: %w", path, err)
-	}
-	named := make(map[string]ProjectPolicy, len(p.Projects))
-	for name, project := range p.Projects {
-		if named[normalize(name)].Publishers != nil {
-			return nil, fmt.Errorf("policy %s:1:1: project %q stands there twice under two spellings", path, name)
-		}
-		for i := range project.Publishers {
-			project.Publishers[i].complete()
-		}
-		named[normalize(name)] = project
-	}
-	p.Projects = named
-	return p, nil
-}
-
-// UnmarshalYAML refuses other words.
-func (a *Attestation) UnmarshalYAML(b []byte) error {
-	var text string
-	if err := yaml.Unmarshal(b, &text); err != nil {
-		return err
-	}
-	switch *a = Attestation(text); *a {
-	case AttestationsRequired, AttestationsOptional:
-		return nil
-	}
-	return fmt.Errorf("attestations is %q; it must be required or optional", text)
-}
-
-// complete fills in what follows from the rest.
-func (e *Expected) complete() {
-	if e.Repository != "" {
-		e.Repository = "https://" + strings.TrimSuffix(strings.TrimPrefix(e.Repository, "https://"), "/")
-	}
-	if e.Issuer == "" {
-		switch {
-		case strings.HasPrefix(e.Repository, "https://github.com/"):
-			e.Issuer = "https://token.actions.githubusercontent.com"
-		case strings.HasPrefix(e.Repository, "https://gitlab.com/"):
-			e.Issuer = "https://gitlab.com"
-		}
-	}
+	Issuer       string `yaml:"issuer"`        // default: what github.com and gitlab.com repositories have
+	Repository   string `yaml:"repository"`    // github.com/owner/repo or its URL
+	RepositoryID string `yaml:"repository_id"` // decimal; stays when a repository is renamed, changes when it is made anew
+	OwnerID      string `yaml:"owner_id"`      // decimal
+	Workflow     string `yaml:"workflow"`      // path in the repository, or the name of a file in .github/workflows
+	Environment  string `yaml:"environment"`   // in certificates since November 2025
+	Email        string `yaml:"email"`         // identity without a repository
 }
 
 // Matches reports whether a publisher is one of those that e describes.
+// Repositories are compared without case, as GitHub and PyPI see them.
 func (e Expected) Matches(p index.Publisher) bool {
 	is := func(want, got string) bool { return want == "" || want == got }
 	return is(e.Issuer, p.Issuer) &&
 		(e.Repository == "" || strings.EqualFold(e.Repository, p.Repository)) &&
 		is(e.RepositoryID, p.RepositoryID) && is(e.OwnerID, p.OwnerID) &&
-		(is(e.Workflow, p.Workflow) || strings.HasSuffix(p.Workflow, "/"+e.Workflow)) &&
+		e.matchesWorkflow(p.Workflow) &&
 		is(e.Environment, p.Environment) &&
 		(e.Email == "" || p.Repository == "" && strings.EqualFold(e.Email, p.Identity))
+}
+
+// matchesWorkflow compares whole paths: a file of the same name in another folder,
+// or in another repository, is another workflow.
+func (e Expected) matchesWorkflow(path string) bool {
+	return e.Workflow == "" || e.Workflow == path ||
+		!strings.Contains(e.Workflow, "/") && path == ".github/workflows/"+e.Workflow
+}
+
+// String is the expectation for people.
+func (e Expected) String() string {
+	p := index.Publisher{Issuer: e.Issuer, Repository: e.Repository, Workflow: e.Workflow, Environment: e.Environment, Identity: e.Email}
+	var s string
+	switch {
+	case e.Repository != "":
+		s = p.String()
+	case e.Email != "" && e.Issuer != "":
+		s = p.String()
+	case e.Email != "":
+		s = e.Email + " via any issuer"
+	default:
+		s = "any repository via " + strings.TrimPrefix(e.Issuer, "https://")
+		if e.Workflow != "" {
+			s += " " + e.Workflow
+		}
+	}
+	if e.RepositoryID != "" {
+		s += " (repository id " + e.RepositoryID + ")"
+	}
+	if e.OwnerID != "" {
+		s += " (owner id " + e.OwnerID + ")"
+	}
+	return s
 }
 
 // Covers reports whether the policy names publishers for a project, so that
 // nothing has to be learned about it first.
 func (p *Policy) Covers(project string) bool {
-	return p != nil && len(p.Projects[project].Publishers) > 0
+	return len(p.project(project).Publishers) > 0
 }
 
 func (p *Policy) project(name string) ProjectPolicy {
@@ -132,9 +100,4 @@ func (p *Policy) project(name string) ProjectPolicy {
 		return ProjectPolicy{}
 	}
 	return p.Projects[name]
-}
-
-// normalize is the PEP 503 form of a name in a policy file.
-func normalize(name string) string {
-	return strings.Join(strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return r == '-' || r == '_' || r == '.' }), "-")
 }

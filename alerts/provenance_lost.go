@@ -1,7 +1,6 @@
 package alerts
 
 import (
-	"encoding/hex"
 	"fmt"
 
 	"sigtrail/index"
@@ -28,7 +27,7 @@ func checkProvenanceLost(f Facts) []Alert {
 	reason := ""
 	switch {
 	case found:
-		reason = fmt.Sprintf("%s has no attestation; %s, the last attested release before it, has them for %d of %d files, this release for %d of %d.",
+		reason = fmt.Sprintf("%s has no attestation; last attested: %s, %d of %d files; this release: %d of %d.",
 			f.File.Name, last.Version, last.Attested, last.Files, this.Attested, this.Files)
 	case f.Policy.Attestations == AttestationsRequired:
 		reason = fmt.Sprintf("%s has no attestation, and the policy requires them for %s.", f.File.Name, f.File.Project)
@@ -40,12 +39,9 @@ func checkProvenanceLost(f Facts) []Alert {
 		Title:   fmt.Sprintf("%s %s: uploaded without attestation", f.File.Project, f.File.Version),
 		Reason:  reason,
 		Project: f.File.Project, Version: f.File.Version,
-		Files: []File{{f.File.Name, hex.EncodeToString(f.File.SHA256[:])}},
+		Files: []File{file(f.File)},
+		Times: append(uploaded(f.File), Time{"first seen", "sigtrail", f.File.FirstSeen.UTC()}),
 	}
-	if !f.File.Uploaded.IsZero() {
-		a.Times = append(a.Times, Time{"uploaded", "PyPI", f.File.Uploaded})
-	}
-	a.Times = append(a.Times, Time{"first seen", "sigtrail", f.File.FirstSeen.UTC()})
 	return []Alert{a}
 }
 

@@ -1,6 +1,7 @@
 package alerts
 
 import (
+	"slices"
 	"time"
 
 	"sigtrail/index"
@@ -28,13 +29,22 @@ var Rules = []Rule{logEquivocation, logInconsistent, logKeyChanged, unexpectedSi
 // believable reports whether an entry's binding to the file can be held against
 // anybody: proven by hash and signature or by PyPI, by a certificate that leads
 // to the trusted root. What only a search index claims is a candidate.
+//
+// A signature that was checked and does not verify ends it, even for an entry that
+// PyPI names: a copied hash ties a certificate to nothing. PyPI's word stands
+// alone only for statements that cannot be rebuilt.
 func believable(c index.Case) (index.Binding, bool) {
 	for _, b := range c.Bindings {
 		if b.Entry.Signer == nil || b.Entry.Trust != "" {
 			return index.Binding{}, false
 		}
-		if b.Evidence == index.ByProvenance || (b.Evidence == index.ByStatement || b.Evidence == index.ByArtifact) && b.Signature == "" {
-			return b, true
+		switch b.Evidence {
+		case index.ByStatement, index.ByArtifact:
+			return b, b.Signature == ""
+		case index.ByProvenance:
+			return b, !slices.ContainsFunc(c.Bindings, func(o index.Binding) bool {
+				return o.Evidence == index.ByArtifact && o.Signature != ""
+			})
 		}
 	}
 	return index.Binding{}, false

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"sigtrail/index"
 )
@@ -28,31 +29,59 @@ func (t Terminal) Deliver(ctx context.Context, stored index.Alert) error {
 	if a.Severity == Critical || a.Severity == High {
 		level = slog.LevelError
 	}
-	attrs := []any{"rule", a.Rule, "severity", string(a.Severity), "title", Escape(a.Title), "reason", Escape(a.Reason)}
+	attrs := []any{"rule", a.Rule, "severity", string(a.Severity), "title", shown(a.Title), "reason", shown(a.Reason)}
 	if a.Log != nil {
-		attrs = append(attrs, "log", Escape(a.Log.Origin), "index", a.Log.Global, "link", Escape(a.Log.Link))
+		attrs = append(attrs, "log", shown(a.Log.Origin))
+		if a.Log.Global != nil {
+			attrs = append(attrs, "index", *a.Log.Global)
+		}
+		attrs = append(attrs, "link", shown(a.Log.Link))
+	}
+	if a.Seen != nil && a.Seen.Run != "" {
+		attrs = append(attrs, "run", shown(a.Seen.Run))
 	}
 	if len(a.Expected) > 0 {
-		attrs = append(attrs, "expected", Escape(strings.Join(a.Expected, "; ")))
+		attrs = append(attrs, "expected", shown(strings.Join(a.Expected, "; ")))
 	}
-	t.Log.Log(ctx, level, "ALERT", append(attrs, "next", a.Next, "id", a.ID)...)
+	t.Log.Log(ctx, level, "ALERT", append(attrs, "next", shown(a.Next), "id", shown(a.ID))...)
 	return nil
 }
 
 // Escape makes text from outside harmless to a terminal: control characters,
-// escape sequences, bidirectional overrides and other invisible characters become
-// \x and \u escapes.
+// escape sequences, bidirectional overrides, other invisible characters and
+// bytes that are no UTF-8 become \x, \u and \U escapes.
 func Escape(s string) string {
 	var b strings.Builder
-	for _, r := range s {
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
 		switch {
-		case r == unicode.ReplacementChar || r < 0x20 || r >= 0x7f && r < 0xa0:
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[0])
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r < 0x100:
 			fmt.Fprintf(&b, `\x%02x`, r)
-		case !unicode.IsPrint(r):
+		case r < 0x10000:
 			fmt.Fprintf(&b, `\u%04x`, r)
 		default:
-			b.WriteRune(r)
+			fmt.Fprintf(&b, `\U%08x`, r)
 		}
+		s = s[size:]
 	}
 	return b.String()
+}
+
+// maxShown bounds one text in the terminal form, in bytes before escaping. The
+// whole is in the database and in what webhooks get.
+const maxShown = 1000
+
+func shown(s string) string {
+	if len(s) <= maxShown {
+		return Escape(s)
+	}
+	cut := maxShown
+	for cut > maxShown-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return Escape(s[:cut]) + "…"
 }

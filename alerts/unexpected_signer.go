@@ -1,8 +1,8 @@
 package alerts
 
 import (
-	"encoding/hex"
 	"fmt"
+	"slices"
 
 	"sigtrail/index"
 )
@@ -22,15 +22,23 @@ func checkUnexpectedSigner(f Facts) []Alert {
 	}
 	p := b.Entry.Signer.Publisher()
 	expected, known := f.expected(p)
-	if known || len(expected) == 0 {
+	rejected := f.rejected(p)
+	if known || len(expected) == 0 && !rejected {
 		return nil // expected; or no baseline to hold it against
+	}
+	why := fmt.Sprintf("is not among the publishers expected for %s", f.File.Project)
+	if rejected {
+		why = fmt.Sprintf("a person has rejected for %s", f.File.Project)
+	}
+	if named(f.Case) {
+		why += "; PyPI shows it as the file's attestation"
 	}
 	return []Alert{{
 		ID:      alertID("unexpected-signer", f.File.Project, f.File.Version, p.Key()),
 		Title:   fmt.Sprintf("%s %s: signed by %s", f.File.Project, f.File.Version, p),
-		Reason:  fmt.Sprintf("%s was signed by %s, which is not among the %d publisher(s) expected for %s.", f.File.Name, p, len(expected), f.File.Project),
+		Reason:  fmt.Sprintf("%s was signed by %s, which %s.", f.File.Name, p, why),
 		Project: f.File.Project, Version: f.File.Version,
-		Files: []File{{f.File.Name, hex.EncodeToString(f.File.SHA256[:])}},
+		Files: []File{file(f.File)},
 		Log:   logRef(b.Entry), Seen: seen(b.Entry.Signer), Expected: expected,
 		Evidence: string(b.Evidence), Times: times(f.File, b.Entry),
 	}}
@@ -55,9 +63,12 @@ func (f Facts) expected(p index.Publisher) (who []string, known bool) {
 	return who, known
 }
 
-// String is the expectation for people.
-func (e Expected) String() string {
-	return index.Publisher{Issuer: e.Issuer, Repository: e.Repository, Workflow: e.Workflow, Environment: e.Environment, Identity: e.Email}.String()
+// rejected reports whether a person has said that p must not sign. Where the
+// policy names publishers, pins say nothing.
+func (f Facts) rejected(p index.Publisher) bool {
+	return len(f.Policy.Publishers) == 0 && slices.ContainsFunc(f.Pins, func(pin index.Pin) bool {
+		return pin.State == index.PinRejected && pin.Publisher.Same(p)
+	})
 }
 
 // learn returns the pin that a case teaches: the publisher of an entry that
@@ -82,5 +93,5 @@ func learn(f Facts) []index.Pin {
 		}
 	}
 	return []index.Pin{{Project: f.File.Project, Publisher: p, State: index.PinLearned,
-		How: "first attested history, " + f.File.Name, Made: f.Now}}
+		How: "first attested history: " + f.File.Name + ", PyPI provenance", Made: f.Now}}
 }

@@ -1,7 +1,6 @@
 package alerts
 
 import (
-	"encoding/hex"
 	"fmt"
 
 	"sigtrail/index"
@@ -22,11 +21,11 @@ func checkUntrustedCertificate(f Facts) []Alert {
 		}
 		s := b.Entry.Signer
 		return []Alert{{
-			ID:      alertID("untrusted-certificate", f.File.Project, f.File.Version, hex.EncodeToString(s.Fingerprint[:])),
+			ID:      alertID("untrusted-certificate", f.File.Project, f.File.Version), // one: such entries cost nothing to make
 			Title:   fmt.Sprintf("%s %s: signature with an untrusted certificate", f.File.Project, f.File.Version),
 			Reason:  fmt.Sprintf("An entry for %s carries a certificate that claims %s but is not trusted: %s.", f.File.Name, s.Publisher(), b.Entry.Trust),
 			Project: f.File.Project, Version: f.File.Version,
-			Files: []File{{f.File.Name, hex.EncodeToString(f.File.SHA256[:])}},
+			Files: []File{file(f.File)},
 			Log:   logRef(b.Entry), Seen: seen(s), Evidence: string(b.Evidence), Times: times(f.File, b.Entry),
 		}}
 	}

@@ -35,23 +35,40 @@ type Webhook struct {
 // token, nor the secret ever shows in the sink's name or errors.
 func NewWebhook(address string, secret []byte) (*Webhook, error) {
 	u, err := url.Parse(address)
-	if err != nil || u.Host == "" {
-		return nil, errors.New("webhook: the address is no URL")
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, errors.New("webhook: the address is no http or https URL")
 	}
 	sum := sha256.Sum256([]byte(address))
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxResponseHeaderBytes = maxAnswer
 	return &Webhook{url: address, name: "webhook:" + u.Hostname() + ":" + hex.EncodeToString(sum[:4]), secret: secret, now: time.Now,
-		http: &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
+		http: &http.Client{Transport: transport, Timeout: webhookTimeout,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
 }
+
+const (
+	webhookTimeout = 10 * time.Second // from the dial to the end of the answer
+	maxAnswer      = 64 << 10         // bytes of the answer that are read, headers and body each
+	maxSecret      = 4 << 10          // bytes
+)
 
 // ReadSecret reads a webhook's key: "whsec_" and base64, or any text.
 func ReadSecret(path string) ([]byte, error) {
-	b, err := os.ReadFile(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading a webhook's secret: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading a webhook's secret: %w", err)
 	}
 	text := strings.TrimSpace(string(b))
-	if text == "" {
+	if text == "" || text == "whsec_" {
 		return nil, fmt.Errorf("webhook secret %s is empty", path)
+	}
+	if len(b) > maxSecret {
+		return nil, fmt.Errorf("webhook secret %s is larger than %d bytes", path, maxSecret)
 	}
 	if encoded, ok := strings.CutPrefix(text, "whsec_"); ok {
 		key, err := base64.StdEncoding.DecodeString(encoded)
@@ -70,7 +87,7 @@ func (w *Webhook) Name() string { return w.name }
 func (w *Webhook) Deliver(ctx context.Context, a index.Alert) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, bytes.NewReader(a.Body))
 	if err != nil {
-		return errors.New("webhook: the address is no URL")
+		return errors.New("the address is no URL")
 	}
 	at := strconv.FormatInt(w.now().Unix(), 10)
 	req.Header.Set("Content-Type", "application/json")
@@ -88,10 +105,13 @@ func (w *Webhook) Deliver(ctx context.Context, a index.Alert) error {
 		return err
 	}
 	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)); err != nil {
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)); err != nil {
 		return fmt.Errorf("the receiver's answer broke off: %w", err)
 	}
-	if resp.StatusCode/100 != 2 {
+	switch {
+	case resp.StatusCode == http.StatusGone:
+		return ErrGone
+	case resp.StatusCode/100 != 2:
 		return fmt.Errorf("the receiver answered %d", resp.StatusCode)
 	}
 	return nil
