@@ -164,12 +164,15 @@ func TestCourierPoison(t *testing.T) {
 
 // memo is an outbox in memory, for tests of time: a database waits on real locks.
 type memo struct {
+	mu      sync.Mutex
 	waiting []string
 	next    map[string]time.Time
 	tries   map[string]int
 }
 
 func (m *memo) DueDeliveries(_ context.Context, sink string, now time.Time, limit int) (due []index.Delivery, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, id := range m.waiting {
 		if !m.next[id].After(now) && len(due) < limit {
 			due = append(due, index.Delivery{Alert: index.Alert{ID: id}, Sink: sink, Tries: m.tries[id]})
@@ -179,14 +182,30 @@ func (m *memo) DueDeliveries(_ context.Context, sink string, now time.Time, limi
 }
 
 func (m *memo) Delivered(_ context.Context, id, _ string, _ time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.waiting = slices.DeleteFunc(m.waiting, func(s string) bool { return s == id })
 	return nil
 }
 
 func (m *memo) DeliveryFailed(_ context.Context, id, _ string, next time.Time, _ string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.next[id] = next
 	m.tries[id]++
 	return nil
+}
+
+func (m *memo) add(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.waiting = append(m.waiting, id)
+}
+
+func (m *memo) tried(id string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tries[id]
 }
 
 // sinkFunc is a sink without a network.
@@ -199,12 +218,22 @@ func (f sinkFunc) Deliver(_ context.Context, a index.Alert) error { return f(a) 
 // and a wake-up is answered at once.
 func TestCourierTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // held by the test except while the courier's time passes
+		pass := func(d time.Duration) {
+			mu.Unlock()
+			time.Sleep(d)
+			synctest.Wait()
+			mu.Lock()
+		}
+		mu.Lock()
 		begin, up := time.Now(), false
 		var tries []time.Duration
 		var got []string
 		out := &memo{waiting: []string{"a", "b"}, next: make(map[string]time.Time), tries: make(map[string]int)}
 		c := &Courier{Outbox: out, Log: quiet, Now: time.Now, Metrics: NewMetrics(prometheus.NewRegistry()), Every: time.Second, Pause: 5 * time.Second, Wake: []chan struct{}{make(chan struct{}, 1)},
 			Sinks: []Sink{sinkFunc(func(a index.Alert) error {
+				mu.Lock()
+				defer mu.Unlock()
 				tries = append(tries, time.Since(begin))
 				if !up {
 					return errors.New("down")
@@ -215,25 +244,24 @@ func TestCourierTimes(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- c.Run(ctx) }()
-		time.Sleep(70 * time.Second)
-		synctest.Wait()
+		pass(70 * time.Second)
 		for i := 1; i < len(tries); i++ {
 			low, high := 5*time.Second<<(i-1), 5*time.Second<<(i-1)*5/4+2*time.Second // a quarter of jitter, a look each second
 			if pause := tries[i] - tries[i-1]; pause < low || pause > high {
 				t.Errorf("pause %d is %s, want %s to %s", i, pause, low, high)
 			}
 		}
-		if len(tries) < 4 || out.tries["b"] != 0 {
-			t.Errorf("tries after 70 s: %s; b was tried %d times", tries, out.tries["b"])
+		if len(tries) < 4 || out.tried("b") != 0 {
+			t.Errorf("tries after 70 s: %s; b was tried %d times", tries, out.tried("b"))
 		}
 		up = true
-		out.waiting = append(out.waiting, "c")
+		out.add("c")
 		c.Wake[0] <- struct{}{}
-		synctest.Wait()
+		pass(0)
 		same(t, got, "b", "c")
-		time.Sleep(MaxPause)
-		synctest.Wait()
+		pass(MaxPause)
 		same(t, got, "b", "c", "a")
+		mu.Unlock()
 		cancel()
 		check(t, <-done)
 	})
