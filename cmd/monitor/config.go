@@ -54,62 +54,40 @@ type WebhookConfig struct {
 	SecretFile string `yaml:"secret_file"` // key of the signature; none: unsigned
 }
 
-// Start is an index or "now".
-type Start uint64
+// Start is an index, or now, which is also what an empty one means.
+type Start string
 
-// Duration is a time.Duration written as Go writes it: 60s, 5m.
-type Duration time.Duration
+// Duration is written as Go writes it: 60s, 5m.
+type Duration string
 
-// UnmarshalYAML takes a number or the word now.
-func (s *Start) UnmarshalYAML(b []byte) error {
-	var text string
-	if err := yaml.Unmarshal(b, &text); err != nil {
-		return err
+// Index is the first leaf to read.
+func (s Start) Index() (uint64, error) {
+	if s == "" || s == "now" {
+		return monitor.Now, nil
 	}
-	if text == "now" {
-		*s = Start(monitor.Now)
-		return nil
-	}
-	n, err := strconv.ParseUint(text, 10, 62)
+	n, err := strconv.ParseUint(string(s), 10, 62)
 	if err != nil {
-		return fmt.Errorf("%q is neither an index nor now", text)
+		return 0, fmt.Errorf("start is %q; it must be an index or now", string(s))
 	}
-	*s = Start(n)
-	return nil
+	return n, nil
 }
 
-// UnmarshalYAML refuses what is no positive duration.
-func (d *Duration) UnmarshalYAML(b []byte) error {
-	var text string
-	if err := yaml.Unmarshal(b, &text); err != nil {
-		return err
-	}
-	v, err := time.ParseDuration(text)
+// Value is the duration, 0 for one that check would refuse.
+func (d Duration) Value() time.Duration {
+	v, err := time.ParseDuration(string(d))
 	if err != nil || v <= 0 {
-		return fmt.Errorf("%q is no duration; write 60s or 5m", text)
+		return 0
 	}
-	*d = Duration(v)
-	return nil
+	return v
 }
 
 func defaultConfig() Config {
 	return Config{
 		Database: "sigtrail.db",
 		Listen:   "127.0.0.1:9464",
-		PyPI:     PyPIConfig{URL: "https://pypi.org", Interval: Duration(time.Minute)},
-		Interval: Duration(30 * time.Second),
+		PyPI:     PyPIConfig{URL: "https://pypi.org", Interval: "60s"},
+		Interval: "30s",
 	}
-}
-
-// UnmarshalYAML sets the defaults of a log before its keys.
-func (l *LogConfig) UnmarshalYAML(b []byte) error {
-	type plain LogConfig
-	p := plain{Start: Start(monitor.Now)}
-	if err := yaml.UnmarshalWithOptions(b, &p, yaml.Strict()); err != nil {
-		return err
-	}
-	*l = LogConfig(p)
-	return nil
 }
 
 // errConfig is a configuration that cannot be used: exit code 2.
@@ -202,8 +180,15 @@ func (c Config) check() (problem, at string) {
 			return fmt.Sprintf("follow is %q; it must be head, lookup or tail", l.Follow), at + ".follow"
 		case l.Follow == monitor.FollowLookup && l.API == monitor.V2:
 			return "a v2 log has no search index to look up in; follow head or tail", at + ".follow"
+		case l.startProblem() != "":
+			return l.startProblem(), at + ".start"
 		case l.Rate < 0:
 			return "rate is negative", at + ".rate"
+		}
+	}
+	for at, d := range map[string]Duration{"$.interval": c.Interval, "$.pypi.interval": c.PyPI.Interval} {
+		if d.Value() == 0 {
+			return fmt.Sprintf("%q is no duration; write 60s or 5m", string(d)), at
 		}
 	}
 	for i, w := range c.Webhooks {
@@ -215,6 +200,13 @@ func (c Config) check() (problem, at string) {
 		return fmt.Sprintf("url %q is no http or https address", c.PyPI.URL), "$.pypi.url"
 	}
 	return "", ""
+}
+
+func (l LogConfig) startProblem() string {
+	if _, err := l.Start.Index(); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 func isHTTP(s string) bool {

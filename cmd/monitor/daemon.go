@@ -165,8 +165,12 @@ func (d *daemon) wire(ctx context.Context, trust *rekor.Trust) error {
 	keeper := &monitor.Keeper{Store: d.store, Log: d.log, Now: time.Now, Metrics: metrics, Patience: time.Second}
 	var lookups []string
 	for _, s := range servers {
+		start, err := s.config.Start.Index()
+		if err != nil {
+			return fmt.Errorf("%w: log %q: %w", errConfig, s.config.Origin, err)
+		}
 		d.followers = append(d.followers, &monitor.Follower{Server: s.Server, Keeper: keeper, Store: d.store, Mode: s.config.Follow,
-			Start: uint64(s.config.Start), Batch: s.config.Batch, Interval: time.Duration(d.config.Interval), Log: d.log, Metrics: metrics, Changed: d.wakeAll})
+			Start: start, Batch: s.config.Batch, Interval: d.config.Interval.Value(), Log: d.log, Metrics: metrics, Changed: d.wakeAll})
 		if s.v1 != nil && s.config.Follow != monitor.FollowHead {
 			lookups = append(lookups, s.String())
 		}
@@ -175,7 +179,8 @@ func (d *daemon) wire(ctx context.Context, trust *rekor.Trust) error {
 	if err := d.store.SetLookupServers(ctx, lookups); err != nil {
 		return err
 	}
-	d.finder = &finder{servers: servers, keeper: keeper, store: d.store, log: d.log, every: time.Duration(d.config.Interval), changed: d.wakeJudgeNow}
+	d.finder = &finder{servers: servers, keeper: keeper, store: d.store, log: d.log, every: d.config.Interval.Value(),
+		first: min(again[0], d.config.PyPI.Interval.Value()), changed: d.wakeJudgeNow}
 	return d.wireRest()
 }
 
@@ -189,7 +194,7 @@ func (d *daemon) wireRest() error {
 	for _, p := range d.config.PyPI.Projects {
 		projects = append(projects, pypi.Normalize(p))
 	}
-	d.watcher = &pypi.Watcher{Client: client, Store: d.store, Projects: projects, Interval: time.Duration(d.config.PyPI.Interval),
+	d.watcher = &pypi.Watcher{Client: client, Store: d.store, Projects: projects, Interval: d.config.PyPI.Interval.Value(),
 		Log: d.log, Metrics: metrics, Changed: d.wakeAll}
 	judging := alerts.NewMetrics(d.registry)
 	d.courier = &alerts.Courier{Outbox: d.store, Sinks: d.sinks, Log: d.log, Now: time.Now, Metrics: judging, Every: 5 * time.Second, Pause: 5 * time.Second}

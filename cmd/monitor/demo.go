@@ -103,11 +103,11 @@ func demoConfig(l *lab.Lab, dir string) (Config, error) {
 	c.Database = filepath.Join(dir, "sigtrail.db")
 	c.Listen = "127.0.0.1:0"
 	c.TrustedRoot = a.TrustedRoot
-	c.Interval = Duration(200 * time.Millisecond)
-	c.PyPI = PyPIConfig{URL: a.PyPI, Projects: []string{project}, Interval: Duration(200 * time.Millisecond)}
+	c.Interval = "200ms"
+	c.PyPI = PyPIConfig{URL: a.PyPI, Projects: []string{project}, Interval: "200ms"}
 	c.Logs = []LogConfig{
-		{API: monitor.V1, Origin: a.V1Host, URL: a.V1, Follow: monitor.FollowLookup, Start: Start(monitor.Now)},
-		{API: monitor.V2, Origin: a.V2Origin, URL: a.V2, Follow: monitor.FollowTail},
+		{API: monitor.V1, Origin: a.V1Host, URL: a.V1, Follow: monitor.FollowLookup},
+		{API: monitor.V2, Origin: a.V2Origin, URL: a.V2, Follow: monitor.FollowTail, Start: "0"},
 	}
 	return c, nil
 }

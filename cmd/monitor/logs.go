@@ -28,7 +28,7 @@ func (d *daemon) servers(trust *rekor.Trust) ([]server, error) {
 		for _, l := range trust.Tlogs() {
 			if key := string(l.API) + l.Host; !seen[key] {
 				seen[key] = true
-				logs = append(logs, LogConfig{API: l.API, Origin: l.Host, Start: Start(monitor.Now)})
+				logs = append(logs, LogConfig{API: l.API, Origin: l.Host})
 			}
 		}
 	}

@@ -22,11 +22,13 @@ type finder struct {
 	store   *index.Store
 	log     *slog.Logger
 	every   time.Duration
+	first   time.Duration // until the first repetition
 	changed func()
 }
 
 // again is when a look-up is repeated: the search index is written with delay and
-// not always, so that an empty answer proves nothing.
+// not always, so that an empty answer proves nothing. Where PyPI is asked more often
+// than every minute, so is the log.
 var again = []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 24 * time.Hour}
 
 const lookupBatch = 100
@@ -100,7 +102,11 @@ func (f *finder) lookUpFile(ctx context.Context, s server, served []monitor.Serv
 	}
 	var next time.Time
 	if l.Step < len(again) && s.config.Follow == monitor.FollowLookup {
-		next = time.Now().Add(again[l.Step])
+		pause := again[l.Step]
+		if l.Step == 0 {
+			pause = f.first
+		}
+		next = time.Now().Add(pause)
 	}
 	return errors.Join(err, f.store.LookupDone(ctx, l, next, found, ""))
 }

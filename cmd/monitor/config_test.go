@@ -1,0 +1,101 @@
+package main
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sigtrail/monitor"
+)
+
+const example = `database: sigtrail.db
+listen: 127.0.0.1:9464            # metrics, health
+trusted_root: trusted_root.json   # default: Sigstore's own, refreshed by TUF
+logs:                             # default: every log in the trusted root
+  - {api: v2, origin: log2025-1.rekor.sigstore.dev, url: "https://log2025-1.rekor.sigstore.dev/api/v2/", follow: tail, start: 0}
+  - {api: v1, url: "https://rekor.sigstore.dev", follow: lookup}
+pypi: {url: "https://pypi.org", projects: [sampleproject], interval: 90s}
+policy: policy.yaml               # who may sign what
+webhooks: [{url: "http://127.0.0.1:9000/hook", secret_file: hook.key}]
+`
+
+func TestConfig(t *testing.T) {
+	got, err := parseConfig(defaultConfig(), "etc/sigtrail.yaml", []byte(example))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		Database: "etc/sigtrail.db", Listen: "127.0.0.1:9464", TrustedRoot: "etc/trusted_root.json", Policy: "etc/policy.yaml", Interval: "30s",
+		Logs: []LogConfig{
+			{API: monitor.V2, Origin: "log2025-1.rekor.sigstore.dev", URL: "https://log2025-1.rekor.sigstore.dev/api/v2/", Follow: monitor.FollowTail, Start: "0"},
+			{API: monitor.V1, URL: "https://rekor.sigstore.dev", Follow: monitor.FollowLookup},
+		},
+		PyPI:     PyPIConfig{URL: "https://pypi.org", Projects: []string{"sampleproject"}, Interval: "90s"},
+		Webhooks: []WebhookConfig{{URL: "http://127.0.0.1:9000/hook", SecretFile: "etc/hook.key"}},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestConfigDefaults(t *testing.T) {
+	for _, text := range []string{"", "# nothing\n", "---\n"} {
+		got, err := parseConfig(defaultConfig(), "sigtrail.yaml", []byte(text))
+		if d := cmp.Diff(defaultConfig(), got); err != nil || d != "" {
+			t.Errorf("%q: %v\n%s", text, err, d)
+		}
+	}
+}
+
+func TestConfigRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		"databse: x\n":                                                "1:1: ",
+		"\nlisten: a\nfoo: 1\n":                                       "3:1: ",
+		"logs:\n  - {api: v1, utl: x}\n":                              "2:15: ",
+		"logs:\n  - api: v3\n    url: http://x\n":                     "2:10: ",
+		"logs:\n  - api: v1\n    url: ftp://x\n":                      "3:10: ",
+		"logs:\n  - api: v1\n":                                        "2:8: ",
+		"logs:\n  - api: v1\n    url: http://x\n    follow: all\n":    "4:13: ",
+		"logs:\n  - api: v2\n    url: http://x\n    follow: lookup\n": "4:13: ",
+		"logs:\n  - api: v2\n    url: http://x\n    start: soon\n":    "4:12: ",
+		"logs:\n  - api: v2\n    url: http://x\n    start: -1\n":      "4:12: ",
+		"pypi:\n  interval: fast\n":                                   "2:13: ",
+		"pypi:\n  interval: -1s\n":                                    "2:13: ",
+		"pypi:\n  url: pypi\n":                                        "2:8: ",
+		"pypi:\n  projects: [a]\n  colour: b\n":                       "3:3: ",
+		"webhooks:\n  - url: hook\n":                                  "2:10: ",
+		"logs: 5\n":                                                   "1:7: ",
+		"a: [\n":                                                      "1:",
+		"interval: 1m\n---\ninterval: 2m\n":                           "more than one document",
+	} {
+		_, err := parseConfig(defaultConfig(), "sigtrail.yaml", []byte(text))
+		if !errors.Is(err, errConfig) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "sigtrail.yaml") {
+			t.Errorf("%q: %v, want it refused at %s", text, err, want)
+		}
+	}
+}
+
+func TestConfigFileMissing(t *testing.T) {
+	if _, err := loadConfig(filepath.Join(t.TempDir(), "none.yaml")); !errors.Is(err, errConfig) {
+		t.Errorf("a missing file: %v", err)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add(example)
+	f.Add("logs: [{api: v1, origin: x, start: now}]")
+	f.Add("pypi: {interval: 1h}\nwebhooks: []")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := parseConfig(defaultConfig(), "f.yaml", []byte(text))
+		if err == nil {
+			if problem, _ := c.check(); problem != "" {
+				t.Fatalf("accepted with %s", problem)
+			}
+		} else if !errors.Is(err, errConfig) {
+			t.Fatal(err)
+		}
+	})
+}
