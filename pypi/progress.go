@@ -94,11 +94,6 @@ func (p *progress) forget(name string) {
 	p.changed = true
 }
 
-// restart forgets everything: the journal is followed from a new place.
-func (p *progress) restart() {
-	*p = progress{Covered: map[string]bool{}, Pending: map[string]change{}, changed: true}
-}
-
 // named takes in a row of the journal.
 func (p *progress) named(r index.JournalRow) {
 	c := p.Pending[r.Project]

@@ -215,12 +215,9 @@ func (w *Watcher) journal(ctx context.Context) error {
 }
 
 // follow starts with the journal at its newest serial. Listings read before this
-// say nothing about what came between, so all of them are read after it.
+// say nothing about what came between: none of them is covered yet, so that all
+// are read after it.
 func (w *Watcher) follow(ctx context.Context, serial int64) error {
-	w.progress.restart()
-	if err := w.progress.save(ctx, w.Store); err != nil {
-		return err
-	}
 	if err := w.Store.SaveJournal(ctx, nil, serial); err != nil {
 		return err
 	}
