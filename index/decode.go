@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
@@ -141,10 +142,8 @@ var strictBase64 = base64.StdEncoding.Strict()
 
 // unbase64 refuses line breaks too, which the decoder by itself passes over.
 func unbase64(dst, text []byte) ([]byte, error) {
-	for _, c := range text {
-		if c == '\n' || c == '\r' {
-			return nil, errors.New("line break in base64")
-		}
+	if bytes.IndexByte(text, '\n') >= 0 || bytes.IndexByte(text, '\r') >= 0 {
+		return nil, errors.New("line break in base64")
 	}
 	return strictBase64.AppendDecode(dst, text)
 }

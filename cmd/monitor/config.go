@@ -46,6 +46,7 @@ type PyPIConfig struct {
 	URL      string   `yaml:"url"`
 	Projects []string `yaml:"projects"`
 	Interval Duration `yaml:"interval"`
+	Rate     float64  `yaml:"rate"` // requests a second, at most; 0: 10
 }
 
 // WebhookConfig is a receiver of alerts.
@@ -195,6 +196,9 @@ func (c Config) check() (problem, at string) {
 		if !isHTTP(w.URL) {
 			return "webhook url is no http or https address", fmt.Sprintf("$.webhooks[%d].url", i)
 		}
+	}
+	if c.PyPI.Rate < 0 {
+		return "rate is negative", "$.pypi.rate"
 	}
 	if !isHTTP(c.PyPI.URL) {
 		return fmt.Sprintf("url %q is no http or https address", c.PyPI.URL), "$.pypi.url"

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"sigtrail/alerts"
 	"sigtrail/index"
@@ -186,7 +187,7 @@ func (d *daemon) wire(ctx context.Context, trust *rekor.Trust) error {
 
 func (d *daemon) wireRest() error {
 	metrics := pypi.NewMetrics(d.registry)
-	client, err := pypi.NewClient(pypi.Options{URL: d.config.PyPI.URL, UserAgent: userAgent, Metrics: metrics})
+	client, err := pypi.NewClient(pypi.Options{URL: d.config.PyPI.URL, UserAgent: userAgent, Rate: rate.Limit(d.config.PyPI.Rate), Metrics: metrics})
 	if err != nil {
 		return fmt.Errorf("%w: pypi: %w", errConfig, err)
 	}
