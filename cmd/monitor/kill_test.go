@@ -29,7 +29,7 @@ func TestKill(t *testing.T) {
 	if testing.Short() {
 		leaves, kills = 2_000, 5
 	}
-	w := newWorld(t, "follow: head", "")
+	w := newWorld(t, "follow: head")
 	if _, err := w.lab.Generate(lab.GenerateOptions{Leaves: leaves, Bound: 100, PerCert: 20}); err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func TestLyingLog(t *testing.T) {
 }
 
 func testLie(t *testing.T, api monitor.API, rule string, lie func(liar)) {
-	w := newWorld(t, "follow: tail, start: 0", "")
+	w := newWorld(t, "follow: tail, start: 0")
 	for i := range 5 {
 		w.release(fmt.Sprintf("1.%d", i), sampleRepo)
 	}
@@ -126,7 +126,7 @@ func (w *world) statuses() map[string]status {
 
 // A replica that is behind is no lie.
 func TestStaleReplica(t *testing.T) {
-	w := newWorld(t, "follow: tail, start: 0", "")
+	w := newWorld(t, "follow: tail, start: 0")
 	for i := range 5 {
 		w.release(fmt.Sprintf("1.%d", i), sampleRepo)
 	}

@@ -25,7 +25,6 @@ type world struct {
 	lab    *lab.Lab
 	dir    string
 	config string
-	extra  string
 
 	mu       sync.Mutex
 	received []alerts.Alert
@@ -34,7 +33,7 @@ type world struct {
 
 var sampleRepo = lab.GitHub{Owner: "pypa", Repo: "sampleproject", RepoID: "1234", OwnerID: "5678"}
 
-func newWorld(t *testing.T, v1, extra string) *world {
+func newWorld(t *testing.T, v1 string) *world {
 	t.Helper()
 	l, err := lab.Start(t.Context(), lab.Options{})
 	if err != nil {
@@ -59,7 +58,7 @@ logs:
   - {api: v2, origin: %s, url: %q, follow: tail, start: 0}
 pypi: {url: %q, projects: [SampleProject], interval: 200ms}
 webhooks: [{url: %q, secret_file: hook.key}]
-%s`, a.V1Host, a.V1, v1, a.V2Origin, a.V2, a.PyPI, hook.URL, extra))
+`, a.V1Host, a.V1, v1, a.V2Origin, a.V2, a.PyPI, hook.URL))
 	return w
 }
 
@@ -138,7 +137,7 @@ func (w *world) store() *index.Store {
 func TestUnexpectedSigner(t *testing.T) {
 	for _, v1 := range []string{"follow: lookup", "follow: tail, start: 0"} {
 		t.Run(v1, func(t *testing.T) {
-			w := newWorld(t, v1, "")
+			w := newWorld(t, v1)
 			w.release("1.0", sampleRepo)
 			w.release("1.1", sampleRepo)
 			w.once(exitFine)
@@ -164,7 +163,7 @@ func TestUnexpectedSigner(t *testing.T) {
 }
 
 func TestProvenanceLost(t *testing.T) {
-	w := newWorld(t, "follow: lookup", "")
+	w := newWorld(t, "follow: lookup")
 	w.release("1.0", sampleRepo)
 	w.once(exitFine)
 	w.lab.PyPI.Upload(lab.Upload{Project: "SampleProject", Version: "1.1", Filename: "sampleproject-1.1.tar.gz", SHA256: lab.Digest("x")})
@@ -176,7 +175,7 @@ func TestProvenanceLost(t *testing.T) {
 
 // An entry that is tailed before PyPI shows its file is bound when it appears.
 func TestSignedBeforeUpload(t *testing.T) {
-	w := newWorld(t, "follow: head", "")
+	w := newWorld(t, "follow: head")
 	w.release("1.0", sampleRepo)
 	w.write("policy.yaml", `projects: {sampleproject: {publishers: [{repository: github.com/pypa/sampleproject}]}}`)
 	w.config = w.write("sigtrail.yaml", string(must(os.ReadFile(w.config)))+"policy: policy.yaml\n")
@@ -196,7 +195,7 @@ func TestSignedBeforeUpload(t *testing.T) {
 
 // A receiver that is down loses nothing.
 func TestReceiverDown(t *testing.T) {
-	w := newWorld(t, "follow: lookup", "")
+	w := newWorld(t, "follow: lookup")
 	w.release("1.0", sampleRepo)
 	w.once(exitFine)
 	w.mu.Lock()
@@ -241,7 +240,7 @@ func must[T any](v T, err error) T {
 
 // The daemon as such: it starts, works, and stops when told to.
 func TestDaemonRuns(t *testing.T) {
-	w := newWorld(t, "follow: lookup", "")
+	w := newWorld(t, "follow: lookup")
 	w.release("1.0", sampleRepo)
 	ctx, cancel := context.WithCancel(t.Context())
 	d := must(newDaemon(ctx, must(loadConfig(w.config)), slog.New(slog.NewTextHandler(w.Output(), nil))))
