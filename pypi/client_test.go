@@ -289,12 +289,12 @@ func TestListingRequest(t *testing.T) {
 		w.Header().Set("ETag", `"a"`)
 		w.Header().Set("X-PyPI-Last-Serial", "6") // a cache's header, older than the body
 		_, _ = io.WriteString(w, strings.ReplaceAll(onePage, `"sample"`, `"Sample.Project"`))
-	}), func(o *Options) { o.UserAgent = "sigtrail test (mail@example.com)"; o.URL += "/root/" })
+	}), func(o *Options) { o.UserAgent = "sigtrail test (mail@example.com)"; o.URL += "/mirror/" })
 	l, tag, err := c.ListingIfChanged(t.Context(), "Sample_.Project", `"old"`)
 	if err != nil || tag != `"a"` || l.Serial != 6 || l.Project != "sample-project" || l.Fetched.IsZero() {
 		t.Fatalf("%+v, tag %s, %v", l, tag, err)
 	}
-	want := []string{"/root/simple/sample-project/", "application/vnd.pypi.simple.v1+json", `"old"`, "sigtrail test (mail@example.com)"}
+	want := []string{"/mirror/simple/sample-project/", "application/vnd.pypi.simple.v1+json", `"old"`, "sigtrail test (mail@example.com)"}
 	h := got.Header
 	if d := cmp.Diff(want, []string{got.URL.Path, h.Get("Accept"), h.Get("If-None-Match"), h.Get("User-Agent")}); d != "" {
 		t.Error(d)

@@ -117,7 +117,7 @@ func (f *finder) lookUpFile(ctx context.Context, s server, served []monitor.Serv
 func (f *finder) ask(ctx context.Context, s server, served []monitor.Served, l index.Lookup) (int, error) {
 	var globals []uint64
 	for _, p := range l.Leaves {
-		if l.Step == 0 && isKeyOf(served, p.KeyID) {
+		if isKeyOf(served, p.KeyID) {
 			globals = append(globals, p.Global)
 		}
 	}
