@@ -25,7 +25,7 @@ unit: ## run the tests that need no real servers
 fuzz: ## run every fuzz target for FUZZTIME each
 	@$(GO) list $(PACKAGES) | while read -r p; do \
 	  $(GO) test -list '^Fuzz' $$p | grep '^Fuzz' | while read -r f; do \
-	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p </dev/null || exit 1; \
 	  done || exit 1; \
 	done
 
