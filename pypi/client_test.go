@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -54,8 +55,14 @@ func TestRetries(t *testing.T) {
 			if err != nil || l.Serial != 7 {
 				t.Fatalf("listing %+v, %v", l, err)
 			}
-			if n := metric(t, reg, "sigtrail_pypi_requests_total", "ok"); n != 1 {
-				t.Errorf("%v answers counted", n)
+			failed := "error"
+			if status == 429 {
+				failed = "limited"
+			}
+			for outcome, want := range map[string]float64{"ok": 1, failed: 2} {
+				if n := metric(t, reg, "sigtrail_pypi_requests_total", outcome); n != want {
+					t.Errorf("%v requests counted as %s, want %v", n, outcome, want)
+				}
 			}
 		})
 	}
@@ -214,6 +221,20 @@ func TestPageOfAnotherKind(t *testing.T) {
 	}
 	if asked.Load() != 3 {
 		t.Errorf("asked %d times", asked.Load())
+	}
+}
+
+func TestOutcomes(t *testing.T) {
+	limit := &Fault{Text: "HTTPTooManyRequests: slow down"}
+	for want, errs := range map[string][]error{
+		"ok": {nil}, "unchanged": {ErrUnchanged}, "not_found": {ErrNotFound}, "refused": {ErrRefused, &refusedError{}}, "limited": {&StatusError{Status: 429}, unreadable{limit}},
+		"error": {&StatusError{Status: 500}, unreadable{io.ErrUnexpectedEOF}, ErrTooLarge, errKind, errElsewhere, errors.New("no route"), unreadable{&Fault{Text: "no"}}},
+	} {
+		for _, err := range errs {
+			if got := outcome(err); got != want {
+				t.Errorf("%v: %s, want %s", err, got, want)
+			}
+		}
 	}
 }
 
@@ -389,5 +410,21 @@ func TestErrorsShowNoSecrets(t *testing.T) {
 	}
 	if _, err := dead.Listing(t.Context(), "sample"); err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A file that cannot be watched is a blind spot: it is said and counted.
+func TestSkippedFilesAreCounted(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	m := NewMetrics(reg)
+	var log bytes.Buffer
+	c := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, strings.Replace(onePage, `"files":[]`, `"files":[{"filename":"sample-1.0.tar.gz"},{"filename":"sample-1.1.tar.gz"}]`, 1))
+	}), func(o *Options) { o.Metrics, o.Log = m, slog.New(slog.NewTextHandler(&log, nil)) })
+	if _, err := c.Listing(t.Context(), "sample"); err != nil {
+		t.Fatal(err)
+	}
+	if n := metric(t, reg, "sigtrail_pypi_files_skipped_total", skipDigest); n != 2 || !strings.Contains(log.String(), "files=2") {
+		t.Errorf("%v counted; log: %s", n, log.String())
 	}
 }

@@ -2,6 +2,7 @@ package pypi
 
 import (
 	"errors"
+	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -42,10 +43,10 @@ func (m *Metrics) asked(call string, err error) {
 	}
 }
 
-// outcome is one of a few words, whatever a server answers.
+// outcome is one of a few words, whatever a server answers. All that is neither an
+// answer nor a known refusal is "error"; alerting rules go by that word.
 func outcome(err error) string {
 	var s *StatusError
-	var u unreadable
 	switch {
 	case err == nil:
 		return "ok"
@@ -55,14 +56,10 @@ func outcome(err error) string {
 		return "not_found"
 	case errors.Is(err, ErrRefused):
 		return "refused"
-	case errors.As(err, &s) && s.Status == 429, isLimit(err):
+	case errors.As(err, &s) && s.Status == http.StatusTooManyRequests, isLimit(err):
 		return "limited"
-	case errors.As(err, &s):
-		return "status"
-	case errors.As(err, &u), errors.Is(err, ErrTooLarge), errors.Is(err, errKind), errors.Is(err, errEncoding):
-		return "unreadable"
 	}
-	return "failed"
+	return "error"
 }
 
 func (m *Metrics) journal(serial, newest int64) {
