@@ -16,7 +16,7 @@ import (
 // GenerateOptions say what a generated v2 log is like.
 type GenerateOptions struct {
 	Leaves  int
-	Bound   int // one leaf in so many is about a file that PyPI lists; 0: none
+	Bound   int // one signing job in so many is about files that PyPI lists; 0: none
 	PerCert int // leaves signed with one certificate, as one signing job does; 0: 2
 }
 
@@ -41,7 +41,7 @@ func (l *Lab) Generate(o GenerateOptions) (projects []string, err error) {
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for first := 0; first < o.Leaves; first += o.PerCert {
 		g.Go(func() error {
-			return l.job(keys[first%len(keys)], first, leaves[first:min(first+o.PerCert, o.Leaves)], o.Bound)
+			return l.job(keys[first%len(keys)], first, leaves[first:min(first+o.PerCert, o.Leaves)], o)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -49,16 +49,27 @@ func (l *Lab) Generate(o GenerateOptions) (projects []string, err error) {
 	}
 	for i, leaf := range leaves {
 		l.V2.LogLeaf(leaf)
-		if o.Bound == 0 || i%o.Bound != 0 {
+		n, bound := o.file(i)
+		if !bound {
 			continue
 		}
-		u := generatedFile(i / o.Bound)
+		u := generatedFile(n)
 		l.PyPI.Upload(u)
 		if n := len(projects); n == 0 || projects[n-1] != u.Project {
 			projects = append(projects, u.Project)
 		}
 	}
 	return projects, nil
+}
+
+// file is the number of the file that leaf n is about, if it is about one. All
+// leaves of a job are or none is, as when a release job signs sdist and wheel.
+func (o GenerateOptions) file(n int) (int, bool) {
+	job := n / o.PerCert
+	if o.Bound == 0 || job%o.Bound != 0 {
+		return 0, false
+	}
+	return job/o.Bound*o.PerCert + n%o.PerCert, true
 }
 
 func generatedFile(n int) Upload {
@@ -69,7 +80,7 @@ func generatedFile(n int) Upload {
 }
 
 // job makes the leaves of one signing job: one certificate, a few signatures.
-func (l *Lab) job(key *ecdsa.PrivateKey, first int, leaves [][]byte, bound int) error {
+func (l *Lab) job(key *ecdsa.PrivateKey, first int, leaves [][]byte, o GenerateOptions) error {
 	id := GitHub{Owner: "an-organisation-of-ordinary-length", Repo: fmt.Sprintf("a-repository-with-a-name-as-long-as-many-have-%06d", first),
 		RepoID: fmt.Sprint(100_000_000 + first), Ref: "refs/tags/v2026.11.21", RunID: fmt.Sprint(10_000_000_000 + first), Environment: "release"}
 	cert, err := l.CA.Issue(id, &key.PublicKey, l.clock().Truncate(time.Second))
@@ -78,8 +89,8 @@ func (l *Lab) job(key *ecdsa.PrivateKey, first int, leaves [][]byte, bound int) 
 	}
 	for i := range leaves {
 		n := first + i
-		if bound > 0 && n%bound == 0 {
-			u := generatedFile(n / bound)
+		if f, bound := o.file(n); bound {
+			u := generatedFile(f)
 			s, err := signWith(key, cert, u.Filename, u.SHA256)
 			if err != nil {
 				return err
