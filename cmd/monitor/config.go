@@ -38,7 +38,7 @@ type LogConfig struct {
 	Follow monitor.Mode `yaml:"follow"` // head, lookup (v1) or tail
 	Start  Start        `yaml:"start"`  // first leaf of a new tail: an index, or now
 	Rate   float64      `yaml:"rate"`   // requests a second, at most; 0: 5 for v1, no limit for v2
-	Batch  uint64       `yaml:"batch"`  // leaves a transaction, at most; 0: 2048 for v2, 500 for v1
+	Batch  uint64       `yaml:"batch"`  // leaves a transaction, at most; 0: 1024 for v2, 500 for v1
 }
 
 // PyPIConfig says what is watched on PyPI.

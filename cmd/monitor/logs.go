@@ -61,7 +61,7 @@ func (d *daemon) server(l LogConfig, trust *rekor.Trust) (server, error) {
 		l.Follow = map[monitor.API]monitor.Mode{monitor.V1: monitor.FollowLookup, monitor.V2: monitor.FollowTail}[l.API]
 	}
 	if l.Batch == 0 {
-		l.Batch = map[monitor.API]uint64{monitor.V1: 500, monitor.V2: 2048}[l.API]
+		l.Batch = map[monitor.API]uint64{monitor.V1: 500, monitor.V2: 1024}[l.API]
 	}
 	keys, err := l.keys(trust)
 	if err != nil {

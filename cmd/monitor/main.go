@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -93,6 +94,9 @@ func run(ctx context.Context, path, database string, once bool, stderr io.Writer
 	if err != nil {
 		return failed(err)
 	}
+	// Most of what is allocated are leaves that are done with after a batch:
+	// collecting twice as often halves the peak for a few per cent of time.
+	debug.SetGCPercent(50)
 	if !once {
 		err = d.run(ctx)
 		return failed(errors.Join(err, d.close()))
