@@ -93,7 +93,7 @@ func (w *watch) checkEvents(t *testing.T, events []event, file wheel, origin str
 	if last.Log != origin || last.Global != index {
 		t.Errorf("the other signature is entry %d of %q, want %d of %q", last.Global, last.Log, index, origin)
 	}
-	want := map[string]int{"certificate-issued": 4, "logged": 4, "covered": 4, "uploaded": 1, "alert": 1}
+	want := map[string]int{"certificate-issued": 2, "logged": 4, "covered": 4, "uploaded": 1, "alert": 1}
 	for kind, n := range want {
 		if kinds[kind] != n {
 			t.Errorf("%d events of kind %s, want %d", kinds[kind], kind, n)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/trillian"
 	"github.com/google/trillian/storage"
+	"google.golang.org/protobuf/proto"
 )
 
 // alone lets one transaction at a time into Trillian's in-memory storage. The
@@ -38,7 +39,15 @@ func (a alone) ReadWriteTransaction(ctx context.Context, tree *trillian.Tree, f 
 func (a alone) QueueLeaves(ctx context.Context, tree *trillian.Tree, leaves []*trillian.LogLeaf, at time.Time) ([]*trillian.QueuedLogLeaf, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.LogStorage.QueueLeaves(ctx, tree, leaves, at)
+	queued, err := a.LogStorage.QueueLeaves(ctx, tree, leaves, at)
+	// The storage keeps the very leaves that it hands back, and the sequencer
+	// goes on to write into them while the server still encodes its answer.
+	for _, q := range queued {
+		if q != nil && q.Leaf != nil {
+			q.Leaf = proto.Clone(q.Leaf).(*trillian.LogLeaf)
+		}
+	}
+	return queued, err
 }
 
 // A snapshot gives the storage back when it ends. Users commit it and close it,
