@@ -26,6 +26,14 @@ func (h *history) append(leaf []byte) uint64 {
 	return h.honest.append(leaf)
 }
 
+// view is the tree shown now. A lie may replace it at any time; only appends
+// change it in place.
+func (h *history) view() *tree {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.shown
+}
+
 // leaf is what is served for an index: a flipped leaf has another byte than the
 // one that the tree was made of.
 func (h *history) leaf(t *tree, index uint64) []byte {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -182,7 +183,10 @@ func (p *PyPI) serveSimple(w http.ResponseWriter, r *http.Request, name string) 
 		if f.Provenance != nil {
 			file["provenance"] = fmt.Sprintf("%s/integrity/%s/%s/%s/provenance", p.base, name, f.Version, f.Filename)
 		}
-		files, versions = append(files, file), append(versions, f.Version)
+		files = append(files, file)
+		if !slices.Contains(versions, f.Version) {
+			versions = append(versions, f.Version)
+		}
 	}
 	json.NewEncoder(w).Encode(map[string]any{"meta": map[string]any{"api-version": "1.4", "_last-serial": pr.serial},
 		"name": name, "project-status": map[string]string{"status": pr.status}, "versions": versions, "files": files})

@@ -159,7 +159,7 @@ func (v *V1) entry(s *shard, t *tree, idx uint64) (Entry, error) {
 	if e.Hashes, err = t.inclusion(idx, e.Size); err != nil {
 		return Entry{}, err
 	}
-	if e.Checkpoint, err = v.sign(s); err != nil {
+	if e.Checkpoint, err = v.sign(s, t); err != nil {
 		return Entry{}, err
 	}
 	message := fmt.Sprintf(`{"body":"%s","integratedTime":%d,"logID":"%x","logIndex":%d}`, b64(e.Body), e.IntegratedTime, v.keyID, e.Global)
@@ -168,9 +168,9 @@ func (v *V1) entry(s *shard, t *tree, idx uint64) (Entry, error) {
 	return e, err
 }
 
-// sign makes the shard's head, afresh for every request as the real log does. The
+// sign makes the head of one of the shard's trees, afresh for every request as the real log does. The
 // caller holds the history.
-func (v *V1) sign(s *shard) (string, error) {
+func (v *V1) sign(s *shard, t *tree) (string, error) {
 	key, id := v.key, v.keyID
 	if s.other {
 		key = v.other
@@ -180,8 +180,8 @@ func (v *V1) sign(s *shard) (string, error) {
 		}
 		id = sha256.Sum256(spki)
 	}
-	size := s.shown.size()
-	text := fmt.Sprintf("%s - %d\n%d\n%s\n", v.host, s.treeID, size, b64(s.shown.root(size)))
+	size := t.size()
+	text := fmt.Sprintf("%s - %d\n%d\n%s\n", v.host, s.treeID, size, b64(t.root(size)))
 	sum := sha256.Sum256([]byte(text))
 	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
 	if err != nil {
@@ -204,10 +204,10 @@ func (v *V1) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		pem.Encode(w, &pem.Block{Type: "PUBLIC KEY", Bytes: v.spki})
 	case r.Method == http.MethodGet && path == "log/entries":
 		n, err := strconv.ParseUint(r.URL.Query().Get("logIndex"), 10, 63)
-		v.serveOne(w, func(s *shard, i uint64) bool { return err == nil && v.first(s)+i == n })
+		v.serveOne(w, func(s *shard, _ *tree, i uint64) bool { return err == nil && v.first(s)+i == n })
 	case r.Method == http.MethodGet && strings.HasPrefix(path, "log/entries/"):
 		id := strings.TrimPrefix(path, "log/entries/")
-		v.serveOne(w, func(s *shard, i uint64) bool { return v.named(s, i, id) })
+		v.serveOne(w, func(s *shard, t *tree, i uint64) bool { return v.named(s, t, i, id) })
 	case r.Method == http.MethodPost && path == "log/entries/retrieve":
 		v.serveRetrieve(w, r)
 	case r.Method == http.MethodPost && path == "index/retrieve":
@@ -217,8 +217,8 @@ func (v *V1) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (v *V1) named(s *shard, i uint64, id string) bool {
-	full := entryID(s.treeID, s.shown.leaves[i])
+func (v *V1) named(s *shard, t *tree, i uint64, id string) bool {
+	full := entryID(s.treeID, t.leaves[i])
 	return full == id || full[16:] == id
 }
 
@@ -236,7 +236,7 @@ func (v *V1) serveInfo(w http.ResponseWriter) {
 	infos := make([]map[string]any, len(v.shards))
 	for i, s := range v.shards {
 		s.history.mu.Lock()
-		head, err := v.sign(s)
+		head, err := v.sign(s, s.shown)
 		size := s.shown.size()
 		infos[i] = map[string]any{"rootHash": hex.EncodeToString(s.shown.root(size)), "treeSize": size, "signedTreeHead": head, "treeID": fmt.Sprint(s.treeID)}
 		s.history.mu.Unlock()
@@ -299,11 +299,12 @@ func (e Entry) answer() map[string]any {
 }
 
 // find returns the first entry that matches.
-func (v *V1) find(match func(s *shard, i uint64) bool) (Entry, bool) {
+func (v *V1) find(match func(s *shard, t *tree, i uint64) bool) (Entry, bool) {
 	for _, s := range v.shards {
-		for i := range s.shown.size() {
-			if match(s, i) {
-				e, err := v.entry(s, s.shown, i)
+		t := s.view()
+		for i := range t.size() {
+			if match(s, t, i) {
+				e, err := v.entry(s, t, i)
 				return e, err == nil
 			}
 		}
@@ -314,15 +315,16 @@ func (v *V1) find(match func(s *shard, i uint64) bool) (Entry, bool) {
 // at finds an entry by its global index.
 func (v *V1) at(global uint64) (Entry, bool) {
 	for _, s := range v.shards {
-		if first := v.first(s); global >= first && global < first+s.shown.size() {
-			e, err := v.entry(s, s.shown, global-first)
+		t := s.view()
+		if first := v.first(s); global >= first && global < first+t.size() {
+			e, err := v.entry(s, t, global-first)
 			return e, err == nil
 		}
 	}
 	return Entry{}, false
 }
 
-func (v *V1) serveOne(w http.ResponseWriter, match func(s *shard, i uint64) bool) {
+func (v *V1) serveOne(w http.ResponseWriter, match func(s *shard, t *tree, i uint64) bool) {
 	e, ok := v.find(match)
 	if !ok {
 		w.WriteHeader(http.StatusNotFound)
@@ -346,7 +348,7 @@ func (v *V1) serveRetrieve(w http.ResponseWriter, r *http.Request) {
 	}
 	answers := []any{}
 	for _, id := range q.IDs {
-		if e, ok := v.find(func(s *shard, i uint64) bool { return v.named(s, i, id) }); ok {
+		if e, ok := v.find(func(s *shard, t *tree, i uint64) bool { return v.named(s, t, i, id) }); ok {
 			answers = append(answers, e.answer())
 		}
 	}
