@@ -108,7 +108,14 @@ func loadConfig(path string) (Config, error) {
 	return parseConfig(c, path, b)
 }
 
-func parseConfig(c Config, path string, b []byte) (Config, error) {
+// parseConfig turns a panic of the YAML library, which some malformed files
+// provoke, into the error that it should have been.
+func parseConfig(c Config, path string, b []byte) (_ Config, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %s:1:1: not readable as YAML (%v)", errConfig, path, r)
+		}
+	}()
 	file, err := parser.ParseBytes(b, 0)
 	if err != nil {
 		return c, located(path, err)
