@@ -209,3 +209,11 @@ func FuzzPolicy(f *testing.F) {
 		}
 	})
 }
+
+// This file makes the YAML library panic; it has to be a refusal.
+func TestPolicyThatBreaksTheParser(t *testing.T) {
+	text := "4a         \"\xffmetricsloot: th\ntrustn: , healtt.jso#6n000000  1:oorusted_r #64 A ult: Sigstore's own, refreshed 2y TUF\nlogs:      ! "
+	if p, err := parsePolicy("policy.yaml", []byte(text)); err == nil {
+		t.Errorf("accepted as %+v", p)
+	}
+}

@@ -36,7 +36,13 @@ func LoadPolicy(path string) (*Policy, error) {
 	return parsePolicy(path, b)
 }
 
-func parsePolicy(path string, b []byte) (*Policy, error) {
+func parsePolicy(path string, b []byte) (_ *Policy, err error) {
+	// Some malformed files make the YAML library panic (seen by fuzzing).
+	defer func() {
+		if r := recover(); r != nil {
+			err = refused(path, nil, fmt.Sprintf("not readable as YAML (%v)", r))
+		}
+	}()
 	file, err := parser.ParseBytes(b, 0)
 	if err != nil {
 		return nil, located(path, err)
