@@ -20,6 +20,7 @@ type Severity string
 const (
 	Critical Severity = "critical"
 	High     Severity = "high"
+	Medium   Severity = "medium"
 	Low      Severity = "low"
 )
 

@@ -24,7 +24,7 @@ type Rule struct {
 }
 
 // Rules is every rule, in the order in which they are asked.
-var Rules = []Rule{logEquivocation, logInconsistent, logKeyChanged, unexpectedSigner, untrustedCertificate, provenanceLost}
+var Rules = []Rule{logEquivocation, logInconsistent, logKeyChanged, closedShardChanged, logStalled, coverageGap, unexpectedSigner, untrustedCertificate, provenanceLost}
 
 // believable reports whether an entry's binding to the file can be held against
 // anybody: proven by hash and signature or by PyPI, by a certificate that leads

@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"time"
 
 	"sigtrail/monitor"
 )
 
 // logColumns are those that scanLog wants, of a table or alias l.
-const logColumns = `l.origin, l.key_id, l.api, l.url, l.tree_id, l.first_global, l.closed`
+const logColumns = `l.origin, l.key_id, l.api, l.url, l.key, l.tree_id, l.first_global, l.closed`
 
 // A logRow collects logColumns.
 type logRow struct {
@@ -23,7 +24,7 @@ type logRow struct {
 }
 
 func (r *logRow) dest() []any {
-	return []any{&r.log.Origin, &r.key, &r.api, &r.log.URL, &r.tree, &r.log.FirstGlobal, &r.log.Closed}
+	return []any{&r.log.Origin, &r.key, &r.api, &r.log.URL, &r.log.Key, &r.tree, &r.log.FirstGlobal, &r.log.Closed}
 }
 
 func (r *logRow) value() (monitor.Log, error) {
@@ -44,20 +45,22 @@ func hashOf(b []byte) (monitor.Hash, error) {
 	return monitor.Hash(b), nil
 }
 
-// logID makes the log's row, or brings what may change of it up to date.
+// logID makes the log's row, or brings what may change of it up to date. A log
+// that has closed stays closed until Contradict says that it was opened again.
 func (t *tx) logID(l monitor.Log) (int64, error) {
 	if l.FirstGlobal > math.MaxInt64 {
 		return 0, fmt.Errorf("log %q: first index %d", l.Origin, l.FirstGlobal)
 	}
 	var id int64
-	err := t.get(`INSERT INTO logs (origin, key_id, api, url, tree_id, first_global, closed) VALUES (?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (origin, key_id) DO UPDATE SET url = excluded.url, first_global = excluded.first_global, closed = excluded.closed
+	err := t.get(`INSERT INTO logs (origin, key_id, api, url, key, tree_id, first_global, closed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (origin, key_id) DO UPDATE SET url = excluded.url, key = iif(excluded.key = '', key, excluded.key),
+			first_global = excluded.first_global, closed = max(closed, excluded.closed)
 		RETURNING id`,
-		[]any{l.Origin, l.KeyID[:], string(l.API), l.URL, strconv.FormatUint(l.TreeID, 10), int64(l.FirstGlobal), l.Closed}, &id)
+		[]any{l.Origin, l.KeyID[:], string(l.API), l.URL, l.Key, strconv.FormatUint(l.TreeID, 10), int64(l.FirstGlobal), l.Closed}, &id)
 	return id, err
 }
 
-const headColumns = `h.size, h.root, h.text, h.note, h.seen`
+const headColumns = `h.size, h.root, h.text, h.note, h.seen, h.source`
 
 type headRow struct {
 	head monitor.Head
@@ -66,7 +69,7 @@ type headRow struct {
 }
 
 func (r *headRow) dest() []any {
-	return []any{&r.head.Size, &r.root, &r.head.Text, &r.head.Note, &r.seen}
+	return []any{&r.head.Size, &r.root, &r.head.Text, &r.head.Note, &r.seen, &r.head.Source}
 }
 
 func (r *headRow) value(origin string) (monitor.Head, error) {
@@ -114,9 +117,90 @@ func (s *Store) SaveHead(ctx context.Context, l monitor.Log, h monitor.Head) err
 		if err != nil {
 			return err
 		}
-		_, err = t.headID(log, h)
+		var largest sql.NullInt64
+		if err := t.get(`SELECT max(size) FROM heads WHERE log_id = ? AND verified = 1`, []any{log}, &largest); err != nil {
+			return err
+		}
+		if _, err := t.headID(log, h); err != nil {
+			return err
+		}
+		if h.Source != "" {
+			return nil
+		}
+		if err := t.habit(log, h, !largest.Valid || int64(h.Size) > largest.Int64); err != nil || !l.Closed {
+			return err
+		}
+		_, err = t.exec(`UPDATE logs SET closed_size = (SELECT max(size) FROM heads WHERE log_id = logs.id AND verified = 1) WHERE id = ? AND closed_size IS NULL`, log)
 		return err
 	})
+}
+
+// habit notes that the log was asked, and whether it has grown since. How long it
+// had rested is counted up to when it was last asked in vain: nobody knows for how
+// long it did while nobody asked. An old rest fades, so that one bad day does not
+// blind us for good.
+func (t *tx) habit(log int64, h monitor.Head, grown bool) error {
+	now := h.Seen.UnixMicro()
+	if !grown {
+		_, err := t.exec(`UPDATE logs SET checked = ? WHERE id = ?`, now, log)
+		return err
+	}
+	_, err := t.exec(`UPDATE logs SET rest = max(rest * 15 / 16, coalesce(checked - grown, 0)), growths = growths + 1, grown = ?, checked = ? WHERE id = ?`, now, now, log)
+	return err
+}
+
+// Known implements monitor.Store.
+func (s *Store) Known(ctx context.Context, origin string) (monitor.Memory, bool, error) {
+	var r logRow
+	var m monitor.Memory
+	var grown, size sql.NullInt64
+	var rest int64
+	err := s.db.QueryRowContext(ctx, `SELECT `+logColumns+`, l.closed_size, l.grown, l.rest, l.growths FROM logs l WHERE l.origin = ? ORDER BY l.id LIMIT 1`, origin).
+		Scan(append(r.dest(), &size, &grown, &rest, &m.Habit.Growths)...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return m, false, nil
+	}
+	if err == nil {
+		m.Log, err = r.value()
+	}
+	if err != nil {
+		return m, false, s.fail("remembering a log", err)
+	}
+	m.Closed, m.ClosedSize = size.Valid, uint64(size.Int64)
+	m.Habit.Grown, m.Habit.Rest = timeOf(grown), time.Duration(rest)*time.Microsecond
+	return m, true, nil
+}
+
+// LogsAt implements monitor.Store.
+func (s *Store) LogsAt(ctx context.Context, url string) ([]monitor.Log, error) {
+	var logs []monitor.Log
+	err := s.each(ctx, `SELECT `+logColumns+` FROM logs l WHERE l.url = ? ORDER BY l.id`, []any{url}, func(scan scan) error {
+		var r logRow
+		if err := scan(r.dest()...); err != nil {
+			return err
+		}
+		l, err := r.value()
+		logs = append(logs, l)
+		return err
+	})
+	if err != nil {
+		return nil, s.fail("reading which logs a server has", err)
+	}
+	return logs, nil
+}
+
+// SeenBy implements monitor.Store.
+func (s *Store) SeenBy(ctx context.Context, l monitor.Log, index uint64) (time.Time, error) {
+	if index > math.MaxInt64 {
+		return time.Time{}, nil
+	}
+	var seen sql.NullInt64
+	err := s.db.QueryRowContext(ctx, `SELECT h.seen FROM heads h JOIN logs l ON l.id = h.log_id
+		WHERE l.origin = ? AND l.key_id = ? AND h.verified = 1 AND h.size > ? ORDER BY h.size LIMIT 1`, l.Origin, l.KeyID[:], int64(index)).Scan(&seen)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return time.Time{}, s.fail("reading when a head was seen", err)
+	}
+	return timeOf(seen), nil
 }
 
 // headID keeps a verified head and returns its row. A text that was one side of a
@@ -135,11 +219,15 @@ func (t *tx) headID(log int64, h monitor.Head) (int64, error) {
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, err
 	}
-	err = t.get(`INSERT INTO heads (log_id, size, root, text, note, seen, verified) VALUES (?, ?, ?, ?, ?, ?, 1)
-		ON CONFLICT (log_id, text) DO UPDATE SET verified = 1, note = excluded.note, seen = excluded.seen
-		RETURNING id`, []any{log, int64(h.Size), h.Root[:], h.Text, blob(h.Note), h.Seen.UnixMicro()}, &id)
+	err = t.get(`INSERT INTO heads (log_id, size, root, text, note, seen, source, verified) VALUES (?, ?, ?, ?, ?, ?, ?, 1)
+		ON CONFLICT (log_id, text) DO UPDATE SET verified = 1, note = excluded.note, seen = excluded.seen, source = excluded.source
+		RETURNING id`, []any{log, int64(h.Size), h.Root[:], h.Text, blob(h.Note), h.Seen.UnixMicro(), h.Source}, &id)
 	return id, err
 }
+
+// maxEvidence bounds the statements kept of one incident: a log may add to its fork
+// with every answer, and the first statements convict it as well as the last.
+const maxEvidence = 100
 
 // Contradict implements monitor.Store. What a log said against itself may not be
 // said twice, so it is on the disk when this returns.
@@ -150,12 +238,18 @@ func (s *Store) Contradict(ctx context.Context, c monitor.Contradiction) error {
 			return err
 		}
 		for _, h := range []monitor.Head{c.Ours, c.Theirs} {
-			if err := t.keepSide(log, h); err != nil {
+			if err := t.keepSide(log, c, h); err != nil {
 				return err
 			}
 		}
-		_, err = t.exec(`INSERT OR IGNORE INTO contradictions (kind, log_id, subject, ours, theirs, text, proof, detail, seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			c.Kind, log, c.Subject, blob(c.Ours.Note), blob(c.Theirs.Note), c.Theirs.Text, join(c.Proof), c.Detail, c.At.UnixMicro())
+		if _, err = t.exec(`INSERT OR IGNORE INTO contradictions (kind, log_id, subject, ours, theirs, text, proof, detail, seen)
+			SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE (SELECT count(*) FROM contradictions WHERE kind = ?1 AND log_id = ?2 AND subject = ?3) < ?10`,
+			c.Kind, log, c.Subject, blob(c.Ours.Note), blob(c.Theirs.Note), c.Theirs.Text, join(c.Proof), c.Detail, c.At.UnixMicro(), maxEvidence); err != nil {
+			return err
+		}
+		if c.Kind == monitor.ClosedChanged && len(c.Theirs.Note) > 0 {
+			_, err = t.exec(`UPDATE logs SET closed = 0, closed_size = NULL WHERE id = ?`, log)
+		}
 		return err
 	})
 	if err != nil {
@@ -165,12 +259,13 @@ func (s *Store) Contradict(ctx context.Context, c monitor.Contradiction) error {
 }
 
 // keepSide keeps a head that counts for nothing.
-func (t *tx) keepSide(log int64, h monitor.Head) error {
+func (t *tx) keepSide(log int64, c monitor.Contradiction, h monitor.Head) error {
 	if len(h.Note) == 0 || h.Size > math.MaxInt64 {
 		return nil // the contradiction itself has what there is
 	}
-	_, err := t.exec(`INSERT OR IGNORE INTO heads (log_id, size, root, text, note, seen, verified) VALUES (?, ?, ?, ?, ?, ?, 0)`,
-		log, int64(h.Size), h.Root[:], h.Text, h.Note, h.Seen.UnixMicro())
+	_, err := t.exec(`INSERT OR IGNORE INTO heads (log_id, size, root, text, note, seen, source, verified)
+		SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, 0 WHERE (SELECT count(*) FROM contradictions WHERE kind = ?8 AND log_id = ?1 AND subject = ?9) < ?10`,
+		log, int64(h.Size), h.Root[:], h.Text, h.Note, h.Seen.UnixMicro(), h.Source, c.Kind, c.Subject, maxEvidence)
 	return err
 }
 
@@ -217,11 +312,22 @@ func (s *Store) Begin(ctx context.Context, l monitor.Log, p monitor.Position) er
 		if err != nil {
 			return err
 		}
-		n, err := t.exec(`UPDATE logs SET next = ?, range = ? WHERE id = ? AND next IS NULL`, int64(p.Next), join(p.Range), log)
+		n, err := t.exec(`UPDATE logs SET next = ?1, began = ?1, range = ?2 WHERE id = ?3 AND next IS NULL`, int64(p.Next), join(p.Range), log)
 		if err == nil && n == 0 {
 			return monitor.ErrConflict
 		}
 		return err
+	})
+}
+
+// Skip implements monitor.Store.
+func (s *Store) Skip(ctx context.Context, l monitor.Log, from, to monitor.Position) error {
+	return s.write(ctx, "skipping leaves", func(t *tx) error {
+		log, err := t.logID(l)
+		if err != nil {
+			return err
+		}
+		return t.move(log, from, to)
 	})
 }
 
@@ -293,18 +399,25 @@ func (t *tx) cover(log int64, first, past uint64) error {
 func (s *Store) LogStatuses(ctx context.Context) ([]LogStatus, error) {
 	var statuses []LogStatus
 	var ids []int64
-	err := s.each(ctx, `SELECT l.id, `+logColumns+`, l.next, EXISTS (SELECT 1 FROM contradictions c WHERE c.log_id = l.id) FROM logs l ORDER BY l.origin, l.id`, nil, func(scan scan) error {
+	err := s.each(ctx, `SELECT l.id, `+logColumns+`, l.next, l.began, l.closed_size, l.grown, l.rest, l.growths, l.checked,
+		EXISTS (SELECT 1 FROM contradictions c WHERE c.log_id = l.id AND c.kind NOT IN ('`+monitor.Stalled+`', '`+monitor.CoverageGap+`')) FROM logs l ORDER BY l.origin, l.id`, nil, func(scan scan) error {
 		var r logRow
 		var id int64
-		var next sql.NullInt64
+		var next, began, closed, grown, checked sql.NullInt64
+		var rest int64
 		var st LogStatus
-		if err := scan(append(append([]any{&id}, r.dest()...), &next, &st.Conflict)...); err != nil {
+		if err := scan(append(append([]any{&id}, r.dest()...), &next, &began, &closed, &grown, &rest, &st.Habit.Growths, &checked, &st.Conflict)...); err != nil {
 			return err
 		}
 		if next.Valid {
 			n := uint64(next.Int64)
-			st.Next = &n
+			st.Next, st.Began = &n, uint64(began.Int64)
 		}
+		if closed.Valid {
+			n := uint64(closed.Int64)
+			st.ClosedSize = &n
+		}
+		st.Habit.Grown, st.Habit.Rest, st.Checked = timeOf(grown), time.Duration(rest)*time.Microsecond, timeOf(checked)
 		var err error
 		st.Log, err = r.value()
 		statuses, ids = append(statuses, st), append(ids, id)

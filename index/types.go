@@ -243,11 +243,45 @@ type Want struct {
 
 // LogStatus is how far one log is verified and indexed.
 type LogStatus struct {
-	Log      monitor.Log
-	Head     monitor.Head // newest verified
-	Coverage []monitor.Range
-	Next     *uint64 // the tail's position; nil: not tailed
-	Conflict bool    // contradictions are on record
+	Log        monitor.Log
+	Head       monitor.Head    // newest verified
+	Coverage   []monitor.Range // proven and indexed, in order, never touching
+	Next       *uint64         // the tail's position; nil: not tailed
+	Began      uint64          // where the tail began; only with Next
+	ClosedSize *uint64         // leaves of a log that has ended; nil: open
+	Habit      monitor.Habit
+	Checked    time.Time // when the log last showed a verified head
+	Conflict   bool      // it has contradicted itself
+}
+
+// Gaps are what the coverage of a tailed log lacks between where the tail began and
+// where it is. Of a log that is not tailed everything outside of Coverage is unread,
+// and no gap.
+func (s LogStatus) Gaps() []monitor.Range {
+	if s.Next == nil {
+		return nil
+	}
+	var gaps []monitor.Range
+	at := s.Began
+	for _, r := range s.Coverage {
+		if from := min(r.From, *s.Next); from > at {
+			gaps = append(gaps, monitor.Range{From: at, To: from})
+		}
+		at = max(at, r.To)
+	}
+	if *s.Next > at {
+		gaps = append(gaps, monitor.Range{From: at, To: *s.Next})
+	}
+	return gaps
+}
+
+// Covered is how many leaves are proven and indexed.
+func (s LogStatus) Covered() uint64 {
+	n := uint64(0)
+	for _, r := range s.Coverage {
+		n += r.To - r.From
+	}
+	return n
 }
 
 // Judge is what the rules ask of the store.

@@ -36,22 +36,31 @@ type Follower struct {
 	Mode     Mode
 	Start    uint64 // first leaf of a new tail, by its global index, or Now
 	Batch    uint64 // leaves a transaction, at most
+	MaxLag   uint64 // leaves; a tail that is further behind skips to the head and records the gap; 0: it never does
 	Interval time.Duration
 	Log      *slog.Logger
 	Metrics  *Metrics
 	Changed  func() // called after each commit and each contradiction
+
+	served []Served // of the last round that got an answer
+	since  time.Time
+	lags   map[string]lag // by origin, of the last round
 }
+
+// closedPause is how often a server is asked whose logs have all ended: they are
+// not to change any more, and if they do it is to be known within a day.
+const closedPause = 24 * time.Hour
 
 // Run follows until ctx ends. Failures are logged when they change and retried
 // with growing, jittered pauses.
 func (f *Follower) Run(ctx context.Context) error {
 	failures, last := 0, ""
 	for {
-		err := f.Once(ctx)
+		behind, err := f.round(ctx, f.Interval)
 		if ctx.Err() != nil {
 			return nil
 		}
-		pause := f.Interval
+		pause := f.pause(behind)
 		if err == nil {
 			if failures > 0 {
 				f.Log.InfoContext(ctx, "following again", "server", f.Server.String())
@@ -61,6 +70,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		} else {
 			failures++
 			f.Metrics.polls.WithLabelValues(f.Server.String(), "error").Inc()
+			pause = f.Interval
 			if contradiction := (*Contradiction)(nil); !errors.As(err, &contradiction) {
 				pause = min(f.Interval<<min(failures-1, 10), max(5*time.Minute, f.Interval))
 			}
@@ -75,26 +85,52 @@ func (f *Follower) Run(ctx context.Context) error {
 	}
 }
 
+// pause is how long to wait after a round that went well.
+func (f *Follower) pause(behind bool) time.Duration {
+	if behind {
+		return 0
+	}
+	for _, s := range f.served {
+		if !s.Log.Closed {
+			return f.Interval
+		}
+	}
+	return max(closedPause, f.Interval)
+}
+
 // Once takes the present head of every log that the server holds, and with
 // FollowTail reads each log up to it. What fails for one log does not stop the
 // others; the errors come back joined.
 func (f *Follower) Once(ctx context.Context) error {
+	_, err := f.round(ctx, 0)
+	return err
+}
+
+// round is Once, but for a tail that is cut off after limit, so that new heads are
+// looked at while there is much to read. behind: there is more to read. 0: no limit.
+func (f *Follower) round(ctx context.Context, limit time.Duration) (behind bool, err error) {
+	if f.since.IsZero() {
+		f.since = f.Keeper.Now()
+	}
 	served, err := f.Server.Logs(ctx)
 	if err != nil && len(served) == 0 {
-		return fmt.Errorf("asking %s for its heads: %w", f.Server, err)
+		return false, errors.Join(fmt.Errorf("asking %s for its heads: %w", f.Server, err), f.stalled(ctx, f.served, f.since))
 	}
-	errs := []error{err}
+	f.served = served
+	errs := []error{err, f.missing(ctx, served)}
 	tailing, err := f.tailing(ctx, served)
 	if err != nil {
-		return err
+		return false, err
 	}
-	for _, s := range served {
-		if err := f.follow(ctx, s, tailing); err != nil {
+	for i := range served {
+		more, err := f.follow(ctx, &served[i], tailing, limit)
+		behind = behind || more
+		if err != nil {
 			errs = append(errs, err)
 			f.changed()
 		}
 	}
-	return errors.Join(errs...)
+	return behind, errors.Join(append(errs, f.stalled(ctx, served, time.Time{}))...)
 }
 
 // tailing reports whether any log of the server has been tailed before: then one
@@ -108,31 +144,41 @@ func (f *Follower) tailing(ctx context.Context, served []Served) (bool, error) {
 	return false, nil
 }
 
-func (f *Follower) follow(ctx context.Context, s Served, tailing bool) error {
-	if _, err := f.Keeper.Check(ctx, s, s.Note); err != nil {
-		return err
+// follow takes one log's head, and with FollowTail reads up to it. It marks in s
+// that the log is closed, if the head says so.
+func (f *Follower) follow(ctx context.Context, s *Served, tailing bool, limit time.Duration) (behind bool, err error) {
+	got, err := f.Keeper.Check(ctx, *s, s.Note)
+	if err != nil {
+		return false, err
 	}
+	s.Log.Closed = s.Log.Closed || s.Log.API == V2 && got.Frozen()
 	if f.Mode != FollowTail {
-		return nil
+		return false, nil
 	}
 	head, _, err := f.Store.Latest(ctx, s.Log)
 	if err != nil {
-		return err
+		return false, err
 	}
 	pos, ok, err := f.Store.Position(ctx, s.Log)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !ok {
-		if pos, ok, err = f.begin(ctx, s, head, tailing); err != nil || !ok {
-			return err
+		if pos, ok, err = f.begin(ctx, *s, head, tailing); err != nil || !ok {
+			return false, err
 		}
 	}
 	f.Metrics.tailed(s.Log.Origin, pos.Next)
 	if pos.Next > head.Size {
-		return fmt.Errorf("log %q: position %d lies beyond the verified head of size %d; the database is damaged, restore it from a backup", s.Log.Origin, pos.Next, head.Size)
+		return false, fmt.Errorf("log %q: position %d lies beyond the verified head of size %d; the database is damaged, restore it from a backup", s.Log.Origin, pos.Next, head.Size)
 	}
-	return f.tail(ctx, s, head, pos)
+	if f.MaxLag > 0 && head.Size-pos.Next > f.MaxLag {
+		if pos, err = f.skip(ctx, *s, head, pos); err != nil {
+			return false, err
+		}
+	}
+	pos, err = f.tail(ctx, *s, head, pos, limit)
+	return err == nil && pos.Next < head.Size, errors.Join(err, f.measure(ctx, s.Log, head, pos))
 }
 
 // begin sets the first position. False when there is nothing to tail: a shard
@@ -185,20 +231,22 @@ func (f *Follower) positionAt(ctx context.Context, s Served, head Head, start ui
 	return before.Fold([]Hash{proven.Hash})
 }
 
-// tail reads, proves and commits up to the head.
-func (f *Follower) tail(ctx context.Context, s Served, head Head, pos Position) error {
+// tail reads, proves and commits up to the head, or for as long as limit, and
+// returns how far it has come.
+func (f *Follower) tail(ctx context.Context, s Served, head Head, pos Position, limit time.Duration) (Position, error) {
+	until := time.Now().Add(limit)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	fetched := make(chan run)
 	go f.fetch(ctx, s, head, pos.Next, fetched)
 	commit := f.committer(ctx)
-	for pos.Next < head.Size {
+	for pos.Next < head.Size && (limit == 0 || time.Now().Before(until)) {
 		r, ok := <-fetched
 		if !ok {
 			break
 		}
 		if r.err != nil {
-			return errors.Join(fmt.Errorf("log %q: reading leaves from %d: %w", s.Log.Origin, pos.Next, r.err), commit.wait())
+			return pos, errors.Join(fmt.Errorf("log %q: reading leaves from %d: %w", s.Log.Origin, pos.Next, r.err), commit.wait())
 		}
 		b, err := f.prove(ctx, s, head, pos, r.leaves)
 		if errors.As(err, new(*unproven)) {
@@ -211,14 +259,14 @@ func (f *Follower) tail(ctx context.Context, s Served, head Head, pos Position) 
 			err = f.Keeper.keep(ctx, u.contradiction(s, head, pos, f.Keeper.Now()))
 		}
 		if err != nil {
-			return errors.Join(err, commit.wait())
+			return pos, errors.Join(err, commit.wait())
 		}
 		if err := commit.add(b); err != nil {
-			return err
+			return pos, err
 		}
 		pos = b.To
 	}
-	return errors.Join(ctx.Err(), commit.wait())
+	return pos, errors.Join(ctx.Err(), commit.wait())
 }
 
 type run struct {

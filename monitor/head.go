@@ -3,6 +3,7 @@ package monitor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,17 @@ type Head struct {
 	Text   string // what the signature covers, extension lines included
 	Note   []byte // the whole signed note, byte for byte
 	Seen   time.Time
+	Source string // who showed it; "" is the log itself
+}
+
+// frozenLine begins the extension line that a v2 log is given with its last head
+// (rekor-tiles, cmd/freeze-checkpoint).
+const frozenLine = "Log frozen — "
+
+// Frozen reports whether a v2 log says with this head that it has ended.
+func (h Head) Frozen() bool {
+	lines := strings.Split(h.Text, "\n")
+	return len(lines) > 3 && slices.ContainsFunc(lines[3:], func(l string) bool { return strings.HasPrefix(l, frozenLine) })
 }
 
 // SameTree reports whether two heads claim the same tree. Their bytes may differ

@@ -19,6 +19,7 @@ import (
 //	larger                  must be proven to extend ours
 //	smaller                 must be proven to be a prefix of ours: a stale replica is fine
 //	signed by another key   log-key-changed
+//	larger than when closed closed-shard-changed; kept all the same
 type Keeper struct {
 	Store   Store
 	Log     *slog.Logger
@@ -34,26 +35,52 @@ type Keeper struct {
 
 const proofTries = 3
 
-// Check verifies a head as served and keeps it. A contradiction with what was
-// kept before is stored as evidence and returned as *Contradiction; any other
-// error means that nothing could be decided now.
+// Check verifies a head as the log serves it and keeps it. A contradiction with
+// what was kept before is stored as evidence and returned as *Contradiction; any
+// other error means that nothing could be decided now.
 func (k *Keeper) Check(ctx context.Context, s Served, signed []byte) (Head, error) {
+	return k.CheckFrom(ctx, s, signed, "")
+}
+
+// CheckFrom is Check for a head that somebody else shows: a provenance object, a
+// person, another monitor. Whoever shows one that the log has not signed accuses
+// nobody; one that the log has signed and that does not fit convicts it.
+func (k *Keeper) CheckFrom(ctx context.Context, s Served, signed []byte, source string) (Head, error) {
 	unlock := k.lock(s.Log.Origin)
 	defer unlock()
 
 	theirs, err := ParseHead(signed, s.Log.Origin, s.Verifier)
-	theirs.Seen = k.Now()
-	if err != nil && !errors.Is(err, ErrForeignHead) {
+	theirs.Seen, theirs.Source = k.Now(), source
+	foreign := errors.Is(err, ErrForeignHead)
+	if err != nil && !(foreign && source == "") {
 		return Head{}, fmt.Errorf("reading a head of log %q: %w", s.Log.Origin, err)
 	}
-	foreign := err != nil
+	memory, remembered, err := k.Store.Known(ctx, s.Log.Origin)
+	if err != nil {
+		return Head{}, fmt.Errorf("remembering log %q: %w", s.Log.Origin, err)
+	}
+	rekeyed := remembered && memory.Log.KeyID != s.Log.KeyID
+	if rekeyed {
+		// Whatever the trusted root says today: the log was begun under
+		// another key, and stays with it.
+		s.Log.KeyID, s.Log.Key = memory.Log.KeyID, memory.Log.Key
+	}
 	ours, known, err := k.Store.Latest(ctx, s.Log)
 	if err != nil {
 		return Head{}, fmt.Errorf("loading the last head of log %q: %w", s.Log.Origin, err)
 	}
-	if foreign {
+	switch {
+	case rekeyed && source != "":
+		return Head{}, fmt.Errorf("reading a head of log %q: %w", s.Log.Origin, ErrForeignHead)
+	case rekeyed:
+		return Head{}, k.contradict(ctx, s, KeyChanged, ours, theirs, nil,
+			fmt.Sprintf("a head of size %d is signed by another key than the one that this log was begun with", theirs.Size))
+	case foreign:
 		return Head{}, k.contradict(ctx, s, KeyChanged, ours, theirs, nil,
 			fmt.Sprintf("a head of size %d is signed by no key that the trusted root names for this log", theirs.Size))
+	case remembered && memory.Log.FirstGlobal != s.Log.FirstGlobal:
+		return Head{}, fmt.Errorf("log %q: its server says that its first leaf has the global index %d, and said %d before; nothing is read until it says so again",
+			s.Log.Origin, s.Log.FirstGlobal, memory.Log.FirstGlobal)
 	}
 	if known {
 		if err := k.compare(ctx, s, ours, theirs); err != nil {
@@ -62,11 +89,36 @@ func (k *Keeper) Check(ctx context.Context, s Served, signed []byte) (Head, erro
 	} else if empty, _ := (Position{}).Root(); theirs.Size == 0 && theirs.Root != empty {
 		return Head{}, k.contradict(ctx, s, Inconsistent, ours, theirs, nil, "an empty tree has another root than the empty tree's")
 	}
+	if err := k.close(ctx, &s, memory, ours, theirs); err != nil {
+		return Head{}, err
+	}
 	if err := k.Store.SaveHead(ctx, s.Log, theirs); err != nil {
 		return Head{}, fmt.Errorf("keeping a head of log %q: %w", s.Log.Origin, err)
 	}
-	k.Metrics.verified(s.Log.Origin, max(theirs.Size, ours.Size), theirs.Seen, !known || theirs.Size > ours.Size)
+	if source == "" {
+		k.Metrics.verified(s.Log.Origin, max(theirs.Size, ours.Size), theirs.Seen, !known || theirs.Size > ours.Size)
+	}
 	return theirs, nil
+}
+
+// close marks a log as closed that says so, and reports one that was closed and has
+// grown since. What it has added is consistent and is read all the same: looking
+// away would help whoever opened it again.
+func (k *Keeper) close(ctx context.Context, s *Served, memory Memory, ours, theirs Head) error {
+	if s.Log.API == V2 && theirs.Source == "" && theirs.Frozen() {
+		s.Log.Closed = true
+	}
+	if !memory.Closed || theirs.Size <= memory.ClosedSize {
+		return nil
+	}
+	c := k.contradiction(*s, ClosedChanged, ours, theirs, nil,
+		fmt.Sprintf("the log was closed at %d leaves and now has %d", memory.ClosedSize, theirs.Size))
+	c.Subject = "size " + strconv.FormatUint(memory.ClosedSize, 10)
+	if err := k.record(ctx, c); err != nil {
+		return err
+	}
+	k.Log.ErrorContext(ctx, "closed log has grown", "log", s.Log.Origin, "size", theirs.Size, "closed at", memory.ClosedSize)
+	return nil
 }
 
 // compare returns nil when theirs and ours belong to one history.
@@ -93,7 +145,7 @@ func (k *Keeper) compare(ctx context.Context, s Served, ours, theirs Head) error
 		var err error
 		p, err = k.consistency(ctx, s.Source, small.Size, large.Size)
 		switch {
-		case errors.Is(err, ErrNotServed) && theirs.Size < ours.Size:
+		case errors.Is(err, ErrNotServed) && theirs.Size < ours.Size && theirs.Source == "":
 			return k.contradict(ctx, s, Inconsistent, ours, theirs, nil,
 				fmt.Sprintf("the log serves a head of size %d and cannot prove that the tree of size %d it signed before extends it (asked %d times)", theirs.Size, ours.Size, proofTries))
 		case err != nil:
@@ -103,7 +155,11 @@ func (k *Keeper) compare(ctx context.Context, s Served, ours, theirs Head) error
 		return k.contradict(ctx, s, Inconsistent, ours, theirs, nil, "an empty tree has another root than the empty tree's")
 	}
 	if err := VerifyConsistency(small.Size, small.Root, large.Size, large.Root, p); err != nil {
-		return k.contradict(ctx, s, Inconsistent, ours, theirs, p,
+		kind := Inconsistent
+		if theirs.Source != "" {
+			kind = Equivocation // shown one history to others, another to us
+		}
+		return k.contradict(ctx, s, kind, ours, theirs, p,
 			fmt.Sprintf("the head of size %d is not proven to extend the head of size %d: %v", large.Size, small.Size, err))
 	}
 	if theirs.Size < ours.Size {
@@ -130,17 +186,31 @@ func (k *Keeper) consistency(ctx context.Context, src Source, from, to uint64) (
 // size of our head: as long as the log keeps to its other history our head does
 // not move, and all that it adds there is the same incident.
 func (k *Keeper) contradict(ctx context.Context, s Served, kind string, ours, theirs Head, p []Hash, detail string) error {
-	c := &Contradiction{Kind: kind, Log: s.Log, Ours: ours, Theirs: theirs, Proof: p,
-		Subject: strconv.FormatUint(ours.Size, 10), Detail: detail, At: k.Now()}
-	return k.keep(ctx, c)
+	return k.keep(ctx, k.contradiction(s, kind, ours, theirs, p, detail))
 }
 
+func (k *Keeper) contradiction(s Served, kind string, ours, theirs Head, p []Hash, detail string) *Contradiction {
+	if theirs.Source != "" {
+		detail += " (shown by " + theirs.Source + ")"
+	}
+	return &Contradiction{Kind: kind, Log: s.Log, Ours: ours, Theirs: theirs, Proof: p,
+		Subject: strconv.FormatUint(ours.Size, 10), Detail: detail, At: k.Now()}
+}
+
+// keep records a contradiction and returns it as an error.
 func (k *Keeper) keep(ctx context.Context, c *Contradiction) error {
-	k.Metrics.contradictions.WithLabelValues(c.Log.Origin, c.Kind).Inc()
-	if err := k.Store.Contradict(ctx, *c); err != nil {
-		return errors.Join(c, fmt.Errorf("keeping the evidence against log %q: %w", c.Log.Origin, err))
+	if err := k.record(ctx, c); err != nil {
+		return errors.Join(c, err)
 	}
 	return c
+}
+
+func (k *Keeper) record(ctx context.Context, c *Contradiction) error {
+	k.Metrics.contradictions.WithLabelValues(c.Log.Origin, c.Kind).Inc()
+	if err := k.Store.Contradict(ctx, *c); err != nil {
+		return fmt.Errorf("keeping evidence about log %q: %w", c.Log.Origin, err)
+	}
+	return nil
 }
 
 // Prove ties a leaf to a verified head: the one that the proof brings, which goes

@@ -36,10 +36,11 @@ type Log struct {
 	KeyID  Hash   // as in trusted_root.json: v1 SHA-256(SPKI), v2 SHA-256(name LF 0x01 key)
 	API    API
 	URL    string // read address it was last seen at
+	Key    string // what verifies its heads, as a C2SP signed-note verifier key; "" where nobody needs it
 
 	TreeID      uint64 // v1: the shard's Trillian tree; 0 for v2
 	FirstGlobal uint64 // v1: global index of the shard's leaf 0; 0 for v2
-	Closed      bool   // v1: listed as inactive
+	Closed      bool   // v1: listed as inactive; v2: its head says that it is frozen
 }
 
 // Global turns an index in the tree into the number that people and links use:

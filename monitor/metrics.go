@@ -21,7 +21,9 @@ type Metrics struct {
 
 type logGauge struct {
 	size, next uint64
+	behind     time.Duration
 	tailed     bool
+	stalled    bool
 	grown      time.Time // when a larger head was last verified
 	checked    time.Time // when any head was last verified
 }
@@ -30,6 +32,8 @@ var (
 	sizeDesc    = prometheus.NewDesc("sigtrail_verified_size", "Leaves in the largest verified head of the log.", []string{"origin"}, nil)
 	ageDesc     = prometheus.NewDesc("sigtrail_head_age_seconds", "Seconds since the log last showed a larger verified head.", []string{"origin"}, nil)
 	checkedDesc = prometheus.NewDesc("sigtrail_head_checked_seconds", "Seconds since any head of the log was last verified.", []string{"origin"}, nil)
+	stalledDesc = prometheus.NewDesc("sigtrail_log_stalled", "1 while the log has not grown for longer than its habit, else 0.", []string{"origin"}, nil)
+	behindDesc  = prometheus.NewDesc("sigtrail_lag_seconds", "Time since the log showed the leaf that the tail indexes next; 0 when the tail has caught up.", []string{"origin"}, nil)
 	lagDesc     = prometheus.NewDesc("sigtrail_lag_entries", "Leaves under the verified head that the tail has not indexed yet.", []string{"origin"}, nil)
 )
 
@@ -47,7 +51,7 @@ func NewMetrics(reg prometheus.Registerer, now func() time.Time) *Metrics {
 
 // Describe and Collect make the ages true at the moment of the scrape.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sizeDesc, ageDesc, checkedDesc, lagDesc} {
+	for _, d := range []*prometheus.Desc{sizeDesc, ageDesc, checkedDesc, stalledDesc, lagDesc, behindDesc} {
 		ch <- d
 	}
 }
@@ -62,7 +66,13 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(sizeDesc, float64(l.size), origin)
 		gauge(ageDesc, m.now().Sub(l.grown).Seconds(), origin)
 		gauge(checkedDesc, m.now().Sub(l.checked).Seconds(), origin)
+		stalled := 0.0
+		if l.stalled {
+			stalled = 1
+		}
+		gauge(stalledDesc, stalled, origin)
 		if l.tailed {
+			gauge(behindDesc, l.behind.Seconds(), origin)
 			gauge(lagDesc, float64(l.size-min(l.next, l.size)), origin)
 		}
 	}
@@ -92,4 +102,19 @@ func (m *Metrics) tailed(origin string, next uint64) {
 	defer m.mu.Unlock()
 	l := m.gauge(origin)
 	l.next, l.tailed = next, true
+}
+
+func (m *Metrics) behind(origin string, d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gauge(origin).behind = d
+}
+
+// stall is for logs whose head has been verified; of others there is nothing to say.
+func (m *Metrics) stall(origin string, stalled bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l := m.logs[origin]; l != nil {
+		l.stalled = stalled
+	}
 }

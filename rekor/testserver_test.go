@@ -24,6 +24,8 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 	"github.com/transparency-dev/tessera/api/layout"
 
+	formats "github.com/transparency-dev/formats/note"
+
 	"sigtrail/monitor"
 )
 
@@ -59,7 +61,7 @@ func newTestKey(t testing.TB, api monitor.API, host string) testKey {
 		secret := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 		public := secret.Public().(ed25519.PublicKey)
 		k.tlog.Key, k.tlog.KeyID = public, keyIDv2(host, public)
-		k.tlog.Verifier, err = newVerifier(host, k.tlog.KeyID, 0x01, public)
+		k.tlog.VKey = verifierKey(host, k.tlog.KeyID, 0x01, public)
 		k.signer = func(text string) []byte { return ed25519.Sign(secret, []byte(text)) }
 	} else {
 		var secret *ecdsa.PrivateKey
@@ -71,7 +73,7 @@ func newTestKey(t testing.TB, api monitor.API, host string) testKey {
 			t.Fatal(err2)
 		}
 		k.tlog.Key, k.tlog.KeyID = secret.Public(), sha256.Sum256(spki)
-		k.tlog.Verifier, err = newVerifier(host, k.tlog.KeyID, 0x02, spki)
+		k.tlog.VKey = verifierKey(host, k.tlog.KeyID, 0x02, spki)
 		k.signer = func(text string) []byte {
 			digest := sha256.Sum256([]byte(text))
 			sig, err := ecdsa.SignASN1(rand.Reader, secret, digest[:])
@@ -81,7 +83,7 @@ func newTestKey(t testing.TB, api monitor.API, host string) testKey {
 			return sig
 		}
 	}
-	if err != nil {
+	if k.tlog.Verifier, err = formats.NewVerifier(k.tlog.VKey); err != nil {
 		t.Fatal(err)
 	}
 	return k

@@ -40,6 +40,7 @@ type Tlog struct {
 	API         monitor.API  // told by the key: ECDSA is v1, Ed25519 is v2
 	Key         crypto.PublicKey
 	Verifier    note.Verifier
+	VKey        string    // the same as text, a C2SP signed-note verifier key
 	From, Until time.Time // when it may sign, both inclusive; zero Until: no end
 }
 
@@ -163,7 +164,7 @@ func parseTlog(pb *prototrust.TransparencyLogInstance) (Tlog, error) {
 		if err := checkIDs(l.KeyID, ids, l.KeyID); err != nil {
 			return Tlog{}, err
 		}
-		l.Verifier, err = newVerifier(l.Host, l.KeyID, 0x02, spki)
+		l.VKey = verifierKey(l.Host, l.KeyID, 0x02, spki)
 	case ed25519.PublicKey:
 		l.API = monitor.V2
 		for _, name := range names {
@@ -175,11 +176,12 @@ func parseTlog(pb *prototrust.TransparencyLogInstance) (Tlog, error) {
 		if err != nil {
 			return Tlog{}, err
 		}
-		l.Verifier, err = newVerifier(l.Host, l.KeyID, 0x01, k)
+		l.VKey = verifierKey(l.Host, l.KeyID, 0x01, k)
 	default:
 		return Tlog{}, fmt.Errorf("key of type %T is not known", key)
 	}
-	if err != nil {
+	// Through its text form, which checks the name.
+	if l.Verifier, err = formats.NewVerifier(l.VKey); err != nil {
 		return Tlog{}, fmt.Errorf("key: %w", err)
 	}
 	return l, nil
@@ -212,10 +214,8 @@ func keyIDv2(name string, key ed25519.PublicKey) monitor.Hash {
 	return monitor.Hash(h.Sum(nil))
 }
 
-// newVerifier goes through the text form of a note key, which checks the name.
-func newVerifier(name string, id monitor.Hash, kind byte, key []byte) (note.Verifier, error) {
-	return formats.NewVerifier(fmt.Sprintf("%s+%x+%s", name, id[:4],
-		base64.StdEncoding.EncodeToString(append([]byte{kind}, key...))))
+func verifierKey(name string, id monitor.Hash, kind byte, key []byte) string {
+	return fmt.Sprintf("%s+%x+%s", name, id[:4], base64.StdEncoding.EncodeToString(append([]byte{kind}, key...)))
 }
 
 // hostNames are the names that a log at this address may sign under: its host

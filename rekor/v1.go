@@ -128,7 +128,7 @@ func (v *V1) shard(treeID, head *string) (monitor.Served, uint64, error) {
 	}
 	key := v.keyOf(*head)
 	return monitor.Served{
-		Log:      monitor.Log{Origin: origin, KeyID: key.KeyID, API: monitor.V1, URL: v.url, TreeID: id},
+		Log:      monitor.Log{Origin: origin, KeyID: key.KeyID, API: monitor.V1, URL: v.url, Key: key.VKey, TreeID: id},
 		Note:     []byte(*head),
 		Verifier: []note.Verifier{key.Verifier},
 	}, size, nil

@@ -165,7 +165,7 @@ func TestV1Logs(t *testing.T) {
 		{TreeID: testTreeIDs[1], FirstGlobal: 100},
 	} {
 		want.Origin = fmt.Sprintf("rekor.example - %d", want.TreeID)
-		want.KeyID, want.API, want.URL = s.key.tlog.KeyID, monitor.V1, v.String()
+		want.KeyID, want.Key, want.API, want.URL = s.key.tlog.KeyID, s.key.tlog.VKey, monitor.V1, v.String()
 		if served[i].Log != want {
 			t.Errorf("shard %d: %+v, want %+v", i, served[i].Log, want)
 		}

@@ -64,7 +64,7 @@ func (v *V2) Logs(ctx context.Context) ([]monitor.Served, error) {
 	}
 	key := v.keyOf(string(signed))
 	return []monitor.Served{{
-		Log:      monitor.Log{Origin: v.origin, KeyID: key.KeyID, API: monitor.V2, URL: v.url},
+		Log:      monitor.Log{Origin: v.origin, KeyID: key.KeyID, API: monitor.V2, URL: v.url, Key: key.VKey},
 		Note:     signed,
 		Verifier: []note.Verifier{key.Verifier},
 		Source:   v,

@@ -1,0 +1,82 @@
+-- +goose Up
+-- The log's verifier key (C2SP signed-note "vkey"), so that evidence can be judged
+-- without a trusted root; '': not seen since the column exists.
+ALTER TABLE logs ADD COLUMN key TEXT NOT NULL DEFAULT '';
+ALTER TABLE logs ADD COLUMN began INTEGER;                    -- first index of the tail, NULL: not tailed
+ALTER TABLE logs ADD COLUMN closed_size INTEGER;              -- size of the tree when it was closed, NULL: open
+-- The log's habit: when it last grew, when it was last asked, and the longest
+-- time that it was seen to stand still and then grew again.
+ALTER TABLE logs ADD COLUMN grown    INTEGER;
+ALTER TABLE logs ADD COLUMN checked  INTEGER;
+ALTER TABLE logs ADD COLUMN rest     INTEGER NOT NULL DEFAULT 0; -- microseconds
+ALTER TABLE logs ADD COLUMN growths  INTEGER NOT NULL DEFAULT 0;
+UPDATE logs SET began = (SELECT min(first) FROM coverage c WHERE c.log_id = logs.id) WHERE next IS NOT NULL;
+UPDATE logs SET closed_size = (SELECT max(size) FROM heads h WHERE h.log_id = logs.id AND h.verified = 1) WHERE closed = 1;
+
+-- Who showed the head first: '' the log itself, else a provenance object, a file,
+-- another monitor.
+ALTER TABLE heads ADD COLUMN source TEXT NOT NULL DEFAULT '';
+
+-- Signatures on a head by others than the log. Unknown keys and kinds are kept.
+CREATE TABLE cosignatures (
+  head_id  INTEGER NOT NULL REFERENCES heads (id),
+  name     TEXT    NOT NULL,
+  hint     INTEGER NOT NULL,                   -- key id of the signature line
+  at       INTEGER,                            -- the witness's clock; NULL: a kind that says none
+  line     TEXT    NOT NULL,                   -- the signature line
+  verified INTEGER NOT NULL,                   -- by a configured witness key
+  PRIMARY KEY (head_id, name, hint)
+) STRICT, WITHOUT ROWID;
+
+-- Heads that came from elsewhere and wait to be compared with the log's own.
+CREATE TABLE elsewhere (
+  id     INTEGER PRIMARY KEY,
+  key_id BLOB    NOT NULL,                     -- of the log
+  note   BLOB    NOT NULL,
+  text   TEXT    NOT NULL UNIQUE,              -- what the note signs
+  source TEXT    NOT NULL,
+  seen   INTEGER NOT NULL,
+  tries  INTEGER NOT NULL DEFAULT 0,
+  next   INTEGER NOT NULL DEFAULT 0,
+  error  TEXT    NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX elsewhere_due ON elsewhere (next);
+
+-- Every distinct trusted root that was ever used.
+CREATE TABLE trusted_roots (
+  sha256     TEXT    PRIMARY KEY,
+  body       TEXT    NOT NULL,
+  source     TEXT    NOT NULL,                 -- where it came from
+  first_seen INTEGER NOT NULL,
+  last_seen  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO trusted_roots SELECT substr(key, 14), value, '', 0, 0 FROM settings WHERE key LIKE 'trusted_root:%';
+DELETE FROM settings WHERE key LIKE 'trusted_root:%';
+
+-- Ranges that an operator had read, to go on after an interruption.
+CREATE TABLE scans (
+  id       INTEGER PRIMARY KEY,
+  log_id   INTEGER NOT NULL REFERENCES logs (id),
+  first    INTEGER NOT NULL,
+  past     INTEGER NOT NULL,
+  next     INTEGER NOT NULL,
+  range    BLOB    NOT NULL,                   -- compact range [0, next)
+  selector TEXT    NOT NULL DEFAULT '',        -- what it was looking for
+  started  INTEGER NOT NULL,
+  finished INTEGER,
+  UNIQUE (log_id, first, past, selector)
+) STRICT;
+
+-- When to ask a v1 server for entries by an identity that a project has used.
+CREATE TABLE identity_lookups (
+  project_id INTEGER NOT NULL REFERENCES projects (id),
+  server     TEXT    NOT NULL,
+  identity   TEXT    NOT NULL,                 -- exact subject alternative name
+  step       INTEGER NOT NULL DEFAULT 0,
+  next       INTEGER,                          -- NULL: no more until the project's next file
+  asked      INTEGER,
+  found      INTEGER NOT NULL DEFAULT 0,       -- entries in the last answer
+  error      TEXT    NOT NULL DEFAULT '',
+  PRIMARY KEY (project_id, server, identity)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX identity_lookups_due ON identity_lookups (server, next) WHERE next IS NOT NULL;
