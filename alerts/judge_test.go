@@ -195,9 +195,12 @@ func TestJudgeGoesOn(t *testing.T) {
 		t.Errorf("then raised %d, %v", len(raised), err)
 	}
 	expect(t, counted(t, j.Metrics.findings),
+		"rule=closed-shard-changed severity=high 0",
+		"rule=coverage-gap severity=medium 0",
 		"rule=log-equivocation severity=critical 0",
 		"rule=log-inconsistent severity=critical 0",
 		"rule=log-key-changed severity=critical 0",
+		"rule=log-stalled severity=medium 0",
 		"rule=provenance-lost severity=high 3",
 		"rule=unexpected-signer severity=critical 0",
 		"rule=untrusted-certificate severity=low 0")
