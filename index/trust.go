@@ -86,3 +86,11 @@ func orUnknown(why string) string {
 	}
 	return why
 }
+
+// forget drops every answer: the trusted root has changed.
+func (c *trustCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.recent.Init()
+	clear(c.known)
+}

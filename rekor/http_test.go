@@ -243,19 +243,19 @@ func TestRetryAfter(t *testing.T) {
 func TestOptions(t *testing.T) {
 	key := newTestKey(t, monitor.V1, "rekor.example").tlog
 	for name, o := range map[string]Options{
-		"no scheme": {URL: "rekor.example", Origin: "rekor.example", Keys: []Tlog{key}},
-		"a file":    {URL: "file:///etc", Origin: "rekor.example", Keys: []Tlog{key}},
-		"query":     {URL: "https://rekor.example/?x=1", Origin: "rekor.example", Keys: []Tlog{key}},
-		"broken":    {URL: "https://a b:c/%zz", Origin: "rekor.example", Keys: []Tlog{key}},
-		"no origin": {URL: "https://rekor.example", Keys: []Tlog{key}},
+		"no scheme": {URL: "rekor.example", Origin: "rekor.example", Keys: these(key)},
+		"a file":    {URL: "file:///etc", Origin: "rekor.example", Keys: these(key)},
+		"query":     {URL: "https://rekor.example/?x=1", Origin: "rekor.example", Keys: these(key)},
+		"broken":    {URL: "https://a b:c/%zz", Origin: "rekor.example", Keys: these(key)},
+		"no origin": {URL: "https://rekor.example", Keys: these(key)},
 		"no key":    {URL: "https://rekor.example", Origin: "rekor.example"},
-		"other key": {URL: "https://rekor.example", Origin: "log.example", Keys: []Tlog{key}},
+		"other key": {URL: "https://rekor.example", Origin: "log.example", Keys: these(key)},
 	} {
 		if _, err := NewV1(o); err == nil {
 			t.Errorf("%s is accepted", name)
 		}
 	}
-	if _, err := NewV2(Options{URL: "https://rekor.example", Origin: "rekor.example", Keys: []Tlog{key}}); err == nil {
+	if _, err := NewV2(Options{URL: "https://rekor.example", Origin: "rekor.example", Keys: these(key)}); err == nil {
 		t.Error("a v1 key makes a v2 log")
 	}
 	for host, want := range map[string]rate.Limit{"rekor.sigstore.dev": 5, "rekor.sigstage.dev": 5, "127.0.0.1": 100, "sigstore.dev.example": 100} {

@@ -26,9 +26,9 @@ import (
 // Options says where a log is read, who it is, and how hard it may be asked. The
 // zero value of every field but URL, Origin and Keys means its default.
 type Options struct {
-	URL    string // read address; v2: the prefix that "checkpoint" is under
-	Origin string // name on the signature lines: a host without scheme
-	Keys   []Tlog // of the trusted root; those of another name or generation are left aside
+	URL    string        // read address; v2: the prefix that "checkpoint" is under
+	Origin string        // name on the signature lines: a host without scheme
+	Keys   func() []Tlog // of the trusted root, as it is now; those of another name or generation are left aside
 
 	HTTP        *http.Client  // its transport is used; default: a client of our own
 	Rate        rate.Limit    // requests a second; default: 5 for Sigstore's own v1 servers, 100 for other v1 servers, no limit for v2
@@ -58,16 +58,9 @@ func (o Options) withDefaults(api monitor.API) (Options, *url.URL, error) {
 	if o.Origin == "" || strings.ContainsAny(o.Origin, " \t\r\n+") {
 		return o, nil, fmt.Errorf("origin %q of the log at %s: want a name without spaces", o.Origin, redact(o.URL))
 	}
-	var keys []Tlog
-	for _, k := range o.Keys {
-		if k.API == api && k.Host == o.Origin {
-			keys = append(keys, k)
-		}
-	}
-	if len(keys) == 0 {
+	if o.Keys == nil || len(o.keys(api)) == 0 {
 		return o, nil, fmt.Errorf("the trusted root has no %s key for the log %q", api, o.Origin)
 	}
-	o.Keys = keys
 	if o.Rate == 0 {
 		o.Rate = defaultRate(api, u.Hostname())
 	}
@@ -80,6 +73,17 @@ func (o Options) withDefaults(api monitor.API) (Options, *url.URL, error) {
 		o.Log = slog.Default()
 	}
 	return o, u, nil
+}
+
+// keys are those of the log.
+func (o Options) keys(api monitor.API) []Tlog {
+	var keys []Tlog
+	for _, k := range o.Keys() {
+		if k.API == api && k.Host == o.Origin {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 func defaultRate(api monitor.API, host string) rate.Limit {

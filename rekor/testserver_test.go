@@ -29,10 +29,12 @@ import (
 	"sigtrail/monitor"
 )
 
+func these(keys ...Tlog) func() []Tlog { return func() []Tlog { return keys } }
+
 // testOptions make failures quick: pauses of at most a millisecond.
 func testOptions(url, origin string, keys []Tlog) Options {
 	return Options{
-		URL: url, Origin: origin, Keys: keys, Rate: 1e6, MaxWait: time.Millisecond,
+		URL: url, Origin: origin, Keys: these(keys...), Rate: 1e6, MaxWait: time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), UserAgent: "sigtrail/test (+https://example.org)",
 	}
 }

@@ -234,12 +234,15 @@ func hostNames(base string) ([]string, error) {
 // SET checks a v1 leaf's signed entry timestamp: a signature of the log over
 // body, integration time, log id and global index in canonical JSON (RFC 8785).
 // The claim it makes good is the time; the tree does not cover that.
-func (t *Trust) SET(l monitor.Log, leaf monitor.Leaf) error {
+func (t *Trust) SET(l monitor.Log, leaf monitor.Leaf) error { return VerifySET(t.tlogs, l, leaf) }
+
+// VerifySET is Trust.SET with keys of the caller's choice.
+func VerifySET(keys []Tlog, l monitor.Log, leaf monitor.Leaf) error {
 	if len(leaf.SET) == 0 {
 		return fmt.Errorf("leaf %d of %s has no signed entry timestamp", leaf.Index, l)
 	}
 	at := time.Unix(leaf.IntegratedTime, 0)
-	for _, k := range t.tlogs {
+	for _, k := range keys {
 		if k.KeyID != l.KeyID || k.API != monitor.V1 {
 			continue
 		}
@@ -252,7 +255,7 @@ func (t *Trust) SET(l monitor.Log, leaf monitor.Leaf) error {
 		}
 		return fmt.Errorf("signed entry timestamp of leaf %d of %s does not verify", leaf.Index, l)
 	}
-	return fmt.Errorf("signed entry timestamp of leaf %d of %s: no such log in the trusted root", leaf.Index, l)
+	return fmt.Errorf("signed entry timestamp of leaf %d of %s: no key of that log is trusted", leaf.Index, l)
 }
 
 // setMessage is the canonical form. Its keys are in order already and none of its

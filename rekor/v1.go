@@ -24,7 +24,7 @@ type V1 struct {
 	api         *client.Rekor
 	origin      string
 	url         string
-	keys        []Tlog
+	keys        func() []Tlog // at least one
 	concurrency int
 }
 
@@ -46,7 +46,7 @@ func NewV1(o Options) (*V1, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &V1{api: newV1Client(f, u), origin: o.Origin, url: redact(o.URL), keys: o.Keys, concurrency: o.Concurrency}, nil
+	return &V1{api: newV1Client(f, u), origin: o.Origin, url: redact(o.URL), keys: func() []Tlog { return o.keys(monitor.V1) }, concurrency: o.Concurrency}, nil
 }
 
 // String is the read address.
@@ -142,12 +142,13 @@ func (v *V1) originOf(treeID uint64) string {
 // head will be found foreign. One key only: two keys that sign for one tree would
 // be two histories of it.
 func (v *V1) keyOf(head string) Tlog {
-	for _, k := range v.keys {
+	keys := v.keys()
+	for _, k := range keys {
 		if signedBy(head, k.Verifier) {
 			return k
 		}
 	}
-	return slices.MaxFunc(v.keys, func(a, b Tlog) int { return a.From.Compare(b.From) })
+	return slices.MaxFunc(keys, func(a, b Tlog) int { return a.From.Compare(b.From) })
 }
 
 // signedBy reports whether a note bears a signature line of that name and key

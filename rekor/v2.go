@@ -22,7 +22,7 @@ type V2 struct {
 	base        *url.URL
 	origin      string
 	url         string
-	keys        []Tlog
+	keys        func() []Tlog // at least one
 	concurrency int
 	tiles       tileCache
 	bundleSize  atomic.Int64 // length of the last full bundle
@@ -47,7 +47,7 @@ func NewV2(o Options) (*V2, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &V2{fetcher: f, base: u, origin: o.Origin, url: redact(o.URL), keys: o.Keys, concurrency: o.Concurrency}, nil
+	return &V2{fetcher: f, base: u, origin: o.Origin, url: redact(o.URL), keys: func() []Tlog { return o.keys(monitor.V2) }, concurrency: o.Concurrency}, nil
 }
 
 // String is the read address.
@@ -73,12 +73,13 @@ func (v *V2) Logs(ctx context.Context) ([]monitor.Served, error) {
 
 // keyOf is the known key whose hint is on a head, else the first.
 func (v *V2) keyOf(head string) Tlog {
-	for _, k := range v.keys {
+	keys := v.keys()
+	for _, k := range keys {
 		if signedBy(head, k.Verifier) {
 			return k
 		}
 	}
-	return v.keys[0]
+	return keys[0]
 }
 
 // get fetches one resource. ErrNotServed when the log says it has none.

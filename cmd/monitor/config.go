@@ -22,24 +22,40 @@ type Config struct {
 	Database    string          `yaml:"database"`     // SQLite file
 	Listen      string          `yaml:"listen"`       // address of metrics and health
 	TrustedRoot string          `yaml:"trusted_root"` // file; empty: Sigstore's own by TUF
-	Logs        []LogConfig     `yaml:"logs"`         // empty: every log in the trusted root
+	TUF         TUFConfig       `yaml:"tuf"`          // where the trusted root comes from, without a file
+	Logs        []LogConfig     `yaml:"logs"`         // besides those in the trusted root, or how to follow one of them
 	PyPI        PyPIConfig      `yaml:"pypi"`
 	Policy      string          `yaml:"policy"` // file: who may sign what
 	Webhooks    []WebhookConfig `yaml:"webhooks"`
 	Interval    Duration        `yaml:"interval"` // between looks at a log's head
+
+	WitnessPolicy string   `yaml:"witness_policy"` // file (C2SP tlog-policy): cosignatures that a head needs before it counts
+	Monitors      []string `yaml:"monitors"`       // other sigtrails, whose heads are compared with ours
+}
+
+// TUFConfig is another TUF repository than Sigstore's own.
+type TUFConfig struct {
+	URL  string `yaml:"url"`
+	Root string `yaml:"root"` // file: TUF root metadata to start from
 }
 
 // LogConfig is one log, or for v1 one server with all its shards.
 type LogConfig struct {
-	API    monitor.API  `yaml:"api"`    // v1 or v2
-	Origin string       `yaml:"origin"` // host part of the heads' first line; default: the URL's host
-	URL    string       `yaml:"url"`    // read address; default: https://ORIGIN, v2 with /api/v2/
-	Key    string       `yaml:"key"`    // PEM file; default: the trusted root's key for the origin
-	Follow monitor.Mode `yaml:"follow"` // head, lookup (v1) or tail
-	Start  Start        `yaml:"start"`  // first leaf of a new tail: an index, or now
-	Rate   float64      `yaml:"rate"`   // requests a second, at most; 0: 5 for v1, no limit for v2
-	Batch  uint64       `yaml:"batch"`  // leaves a transaction, at most; 0: 1024 for v2, 500 for v1
+	API    monitor.API  `yaml:"api"`     // v1 or v2
+	Origin string       `yaml:"origin"`  // host part of the heads' first line; default: the URL's host
+	URL    string       `yaml:"url"`     // read address; default: https://ORIGIN, v2 with /api/v2/
+	Key    string       `yaml:"key"`     // PEM file; default: the trusted root's key for the origin
+	Follow monitor.Mode `yaml:"follow"`  // head, lookup (v1), tail, or none
+	Start  Start        `yaml:"start"`   // first leaf of a new tail: an index, or now
+	Rate   float64      `yaml:"rate"`    // requests a second, at most; 0: 5 for v1, no limit for v2
+	Batch  uint64       `yaml:"batch"`   // leaves a transaction, at most; 0: 1024 for v2, 500 for v1
+	MaxLag uint64       `yaml:"max_lag"` // leaves; a tail further behind skips to the head; 0: it never does
+
+	explicit bool // origin was given
 }
+
+// followNone leaves a log of the trusted root alone.
+const followNone monitor.Mode = "none"
 
 // PyPIConfig says what is watched on PyPI.
 type PyPIConfig struct {
@@ -128,7 +144,7 @@ func parseConfig(c Config, path string, b []byte) (_ Config, err error) {
 			return c, located(path, err)
 		}
 	}
-	for _, f := range []*string{&c.Database, &c.TrustedRoot, &c.Policy} {
+	for _, f := range []*string{&c.Database, &c.TrustedRoot, &c.TUF.Root, &c.Policy, &c.WitnessPolicy} {
 		*f = beside(path, *f)
 	}
 	for i := range c.Webhooks {
@@ -184,8 +200,8 @@ func (c Config) check() (problem, at string) {
 			return "a log needs a url or an origin", at
 		case l.URL != "" && !isHTTP(l.URL):
 			return fmt.Sprintf("url %q is no http or https address", l.URL), at + ".url"
-		case l.Follow != "" && l.Follow != monitor.FollowHead && l.Follow != monitor.FollowTail && l.Follow != monitor.FollowLookup:
-			return fmt.Sprintf("follow is %q; it must be head, lookup or tail", l.Follow), at + ".follow"
+		case l.Follow != "" && l.Follow != monitor.FollowHead && l.Follow != monitor.FollowTail && l.Follow != monitor.FollowLookup && l.Follow != followNone:
+			return fmt.Sprintf("follow is %q; it must be head, lookup, tail or none", l.Follow), at + ".follow"
 		case l.Follow == monitor.FollowLookup && l.API == monitor.V2:
 			return "a v2 log has no search index to look up in; follow head or tail", at + ".follow"
 		case l.startProblem() != "":
@@ -203,6 +219,17 @@ func (c Config) check() (problem, at string) {
 		if !isHTTP(w.URL) {
 			return "webhook url is no http or https address", fmt.Sprintf("$.webhooks[%d].url", i)
 		}
+	}
+	for i, m := range c.Monitors {
+		if !isHTTP(m) {
+			return fmt.Sprintf("%q is no http or https address", m), fmt.Sprintf("$.monitors[%d]", i)
+		}
+	}
+	switch {
+	case c.TUF.URL != "" && !isHTTP(c.TUF.URL):
+		return fmt.Sprintf("url %q is no http or https address", c.TUF.URL), "$.tuf.url"
+	case c.TUF.URL != "" && c.TUF.Root == "":
+		return "another repository needs its own root to start from: give the file with root", "$.tuf.url"
 	}
 	if c.PyPI.Rate < 0 {
 		return "rate is negative", "$.pypi.rate"

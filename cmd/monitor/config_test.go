@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"sigtrail/monitor"
 )
@@ -36,7 +37,7 @@ func TestConfig(t *testing.T) {
 		PyPI:     PyPIConfig{URL: "https://pypi.org", Projects: []string{"sampleproject"}, Interval: "90s"},
 		Webhooks: []WebhookConfig{{URL: "http://127.0.0.1:9000/hook", SecretFile: "etc/hook.key"}},
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(LogConfig{})); d != "" {
 		t.Error(d)
 	}
 }
@@ -44,7 +45,7 @@ func TestConfig(t *testing.T) {
 func TestConfigDefaults(t *testing.T) {
 	for _, text := range []string{"", "# nothing\n", "---\n"} {
 		got, err := parseConfig(defaultConfig(), "sigtrail.yaml", []byte(text))
-		if d := cmp.Diff(defaultConfig(), got); err != nil || d != "" {
+		if d := cmp.Diff(defaultConfig(), got, cmpopts.IgnoreUnexported(LogConfig{})); err != nil || d != "" {
 			t.Errorf("%q: %v\n%s", text, err, d)
 		}
 	}

@@ -2,14 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +17,6 @@ import (
 	"sigtrail/index"
 	"sigtrail/monitor"
 	"sigtrail/pypi"
-	"sigtrail/rekor"
 )
 
 // A daemon is sigtrail's parts, wired. Its workers, a line each; channels only
@@ -39,10 +34,14 @@ type daemon struct {
 	policy   *alerts.Policy
 	sinks    []alerts.Sink
 
-	trust *lateTrust
+	http  *http.Client // nil: the readers' own
+	trust *trustKeeper
 	store *index.Store
 
+	metrics   *monitor.Metrics
+	keeper    *monitor.Keeper
 	followers []*monitor.Follower
+	told      map[string]bool // logs that are waited for
 	finder    *finder
 	watcher   *pypi.Watcher
 	judge     *alerts.Judge
@@ -53,36 +52,16 @@ type daemon struct {
 	address               atomic.Value // string: where metrics are served
 }
 
-// lateTrust is a trusted root that may come later: without a network the daemon
-// starts all the same, and asks again.
-type lateTrust struct{ root atomic.Pointer[rekor.Trust] }
-
-var errNoTrust = errors.New("there is no trusted root yet")
-
-// Chain and SET pass on to the trusted root.
-func (t *lateTrust) Chain(cert *x509.Certificate, at time.Time) error {
-	if r := t.root.Load(); r != nil {
-		return r.Chain(cert, at)
-	}
-	return errNoTrust
-}
-
-func (t *lateTrust) SET(l monitor.Log, leaf monitor.Leaf) error {
-	if r := t.root.Load(); r != nil {
-		return r.SET(l, leaf)
-	}
-	return errNoTrust
-}
-
-// newDaemon opens what can be opened without a network.
-func newDaemon(ctx context.Context, c Config, log *slog.Logger) (*daemon, error) {
-	d := &daemon{config: c, log: log, registry: newRegistry(), trust: new(lateTrust),
+// newDaemon opens what can be opened without a network. Alerts go to the sinks that
+// the configuration names, and to extra ones.
+func newDaemon(ctx context.Context, c Config, log *slog.Logger, extra ...alerts.Sink) (*daemon, error) {
+	d := &daemon{config: c, log: log, registry: newRegistry(), told: make(map[string]bool), trust: &trustKeeper{config: c, log: log, now: time.Now},
 		wakeFinder: make(chan struct{}, 1), wakeJudge: make(chan struct{}, 1)}
 	var err error
 	if d.policy, err = loadPolicy(c); err != nil {
 		return nil, err
 	}
-	d.sinks = []alerts.Sink{alerts.Terminal{Log: log}}
+	d.sinks = append([]alerts.Sink{alerts.Terminal{Log: log}}, extra...)
 	for _, w := range c.Webhooks {
 		var secret []byte
 		if w.SecretFile != "" {
@@ -96,8 +75,13 @@ func newDaemon(ctx context.Context, c Config, log *slog.Logger) (*daemon, error)
 		}
 		d.sinks = append(d.sinks, sink)
 	}
-	d.store, err = index.Open(ctx, c.Database, index.Options{Trust: d.trust, Registerer: d.registry, Log: log})
-	return d, err
+	if d.store, err = index.Open(ctx, c.Database, index.Options{Trust: d.trust, Registerer: d.registry, Log: log}); err != nil {
+		return nil, err
+	}
+	d.trust.store = d.store
+	d.registry.MustRegister(d.trust)
+	d.wire()
+	return d, errors.Join(d.wireRest(), d.trust.recall(ctx))
 }
 
 // loadPolicy reads the policy that a configuration names, if any.
@@ -115,74 +99,12 @@ func loadPolicy(c Config) (*alerts.Policy, error) {
 // close releases the database.
 func (d *daemon) close() error { return d.store.Close() }
 
-// loadTrust reads the trusted root from its file or by TUF and keeps it.
-func (d *daemon) loadTrust(ctx context.Context) (*rekor.Trust, error) {
-	var trust *rekor.Trust
-	var err error
-	if d.config.TrustedRoot != "" {
-		trust, err = rekor.LoadTrust(d.config.TrustedRoot)
-	} else {
-		o := rekor.TUFOptions{UserAgent: userAgent}
-		if dir, err := os.UserCacheDir(); err == nil {
-			o.CacheDir = filepath.Join(dir, "sigtrail", "tuf")
-		}
-		trust, err = rekor.FetchTrust(ctx, o)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range trust.Problems() {
-		d.log.WarnContext(ctx, "part of the trusted root is left out", "why", p)
-	}
-	sum := sha256.Sum256(trust.RawJSON())
-	return trust, d.store.SetSetting(ctx, "trusted_root:"+hex.EncodeToString(sum[:]), string(trust.RawJSON()))
-}
-
-// awaitTrust retries until there is a trusted root. With a file, what is wrong
-// with it does not mend itself: that is an error.
-func (d *daemon) awaitTrust(ctx context.Context) (*rekor.Trust, error) {
-	for pause := 5 * time.Second; ; pause = min(2*pause, 5*time.Minute) {
-		trust, err := d.loadTrust(ctx)
-		if err == nil || d.config.TrustedRoot != "" || ctx.Err() != nil {
-			return trust, err
-		}
-		d.log.ErrorContext(ctx, "no trusted root, so no log can be followed yet; will try again", "error", err, "pause", pause)
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(pause):
-		}
-	}
-}
-
-// wire makes the workers, now that it is known which logs there are.
-func (d *daemon) wire(ctx context.Context, trust *rekor.Trust) error {
-	d.trust.root.Store(trust)
-	servers, err := d.servers(trust)
-	if err != nil {
-		return err
-	}
-	metrics := monitor.NewMetrics(d.registry, time.Now)
-	keeper := &monitor.Keeper{Store: d.store, Log: d.log, Now: time.Now, Metrics: metrics, Patience: time.Second}
-	var lookups []string
-	for _, s := range servers {
-		start, err := s.config.Start.Index()
-		if err != nil {
-			return fmt.Errorf("%w: log %q: %w", errConfig, s.config.Origin, err)
-		}
-		d.followers = append(d.followers, &monitor.Follower{Server: s.Server, Keeper: keeper, Store: d.store, Mode: s.config.Follow,
-			Start: start, Batch: s.config.Batch, Interval: d.config.Interval.Value(), Log: d.log, Metrics: metrics, Changed: d.wakeAll})
-		if s.v1 != nil && s.config.Follow != monitor.FollowHead {
-			lookups = append(lookups, s.String())
-		}
-		d.log.InfoContext(ctx, "following", "server", s.String(), "origin", s.config.Origin, "api", s.config.API, "follow", s.config.Follow)
-	}
-	if err := d.store.SetLookupServers(ctx, lookups); err != nil {
-		return err
-	}
-	d.finder = &finder{servers: servers, keeper: keeper, store: d.store, log: d.log, every: d.config.Interval.Value(),
+// wire makes what following logs needs before it is known which.
+func (d *daemon) wire() {
+	d.metrics = monitor.NewMetrics(d.registry, time.Now)
+	d.keeper = &monitor.Keeper{Store: d.store, Log: d.log, Now: time.Now, Metrics: d.metrics, Patience: time.Second}
+	d.finder = &finder{keeper: d.keeper, store: d.store, log: d.log, every: d.config.Interval.Value(),
 		first: min(again[0], d.config.PyPI.Interval.Value()), changed: d.wakeJudgeNow}
-	return d.wireRest()
 }
 
 func (d *daemon) wireRest() error {
@@ -226,10 +148,17 @@ func (d *daemon) run(ctx context.Context) error {
 	if err := d.listen(ctx, g); err != nil {
 		return err
 	}
+	follow := func() error {
+		begun, err := d.adopt(ctx)
+		for _, f := range begun {
+			g.Go(func() error { return f.Run(ctx) })
+		}
+		return err
+	}
 	g.Go(func() error {
-		trust, err := d.awaitTrust(ctx)
+		err := d.trust.await(ctx)
 		if err == nil {
-			err = d.wire(ctx, trust)
+			err = follow()
 		}
 		if err != nil {
 			if ctx.Err() != nil {
@@ -237,9 +166,9 @@ func (d *daemon) run(ctx context.Context) error {
 			}
 			return err
 		}
-		for _, f := range d.followers {
-			g.Go(func() error { return f.Run(ctx) })
-		}
+		g.Go(func() error {
+			return d.trust.run(ctx, func() error { return errors.Join(follow(), d.store.Reexamine(ctx)) })
+		})
 		g.Go(func() error { return d.watcher.Run(ctx) })
 		g.Go(func() error { return d.finder.run(ctx, d.wakeFinder) })
 		g.Go(func() error { return d.judgeAlways(ctx) })

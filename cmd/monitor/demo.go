@@ -65,11 +65,10 @@ func playDemo(ctx context.Context, out io.Writer, hold bool) error {
 		return err
 	}
 	defer logFile.Close()
-	d, err := newDaemon(ctx, config, slog.New(slog.NewTextHandler(logFile, nil)))
+	d, err := newDaemon(ctx, config, slog.New(slog.NewTextHandler(logFile, nil)), p)
 	if err != nil {
 		return err
 	}
-	d.sinks = []alerts.Sink{p}
 	done := make(chan error, 1)
 	go func() { done <- d.run(ctx) }()
 	p.incident(ctx, d, done)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"os"
@@ -19,35 +20,65 @@ type server struct {
 	config LogConfig
 }
 
-// servers makes a reader for every log that the configuration names or, when it
-// names none, that the trusted root does.
-func (d *daemon) servers(trust *rekor.Trust) ([]server, error) {
-	logs := d.config.Logs
-	if len(logs) == 0 {
-		seen := make(map[string]bool)
-		for _, l := range trust.Tlogs() {
-			if key := string(l.API) + l.Host; !seen[key] {
-				seen[key] = true
-				logs = append(logs, LogConfig{API: l.API, Origin: l.Host})
-			}
+// wanted are the logs to follow: those that the configuration names, then those
+// that a trusted root does. waiting are logs that the configuration names and that
+// nobody has given a key for yet: they begin once the trusted root names them.
+func (d *daemon) wanted() (wanted, waiting []LogConfig, err error) {
+	tlogs := d.trust.tlogs()
+	named := make(map[string]bool)
+	for _, l := range d.config.Logs {
+		if l, err = l.withDefaults(); err != nil {
+			return nil, nil, err
+		}
+		named[string(l.API)+l.Origin] = true
+		switch {
+		case l.Follow == followNone:
+		case l.Key != "" || hasKey(tlogs, l):
+			wanted = append(wanted, l)
+		case l.explicit:
+			waiting = append(waiting, l)
+		default:
+			return nil, nil, fmt.Errorf("%w: the trusted root has no %s key for log %q, only for %s; set origin to the name in the log's heads, or key to a PEM file",
+				errConfig, l.API, l.Origin, hosts(tlogs))
 		}
 	}
-	var out []server
-	for _, l := range logs {
-		s, err := d.server(l, trust)
+	for _, t := range tlogs {
+		if named[string(t.API)+t.Host] {
+			continue
+		}
+		named[string(t.API)+t.Host] = true
+		l, err := LogConfig{API: t.API, Origin: t.Host}.withDefaults()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		out = append(out, s)
+		wanted = append(wanted, l)
 	}
-	return out, nil
+	return wanted, waiting, nil
 }
 
-func (d *daemon) server(l LogConfig, trust *rekor.Trust) (server, error) {
+func hasKey(tlogs []rekor.Tlog, l LogConfig) bool {
+	for _, t := range tlogs {
+		if t.API == l.API && t.Host == l.Origin {
+			return true
+		}
+	}
+	return false
+}
+
+func hosts(tlogs []rekor.Tlog) string {
+	var names []string
+	for _, t := range tlogs {
+		names = append(names, t.Host)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (l LogConfig) withDefaults() (LogConfig, error) {
+	l.explicit = l.Origin != ""
 	if l.Origin == "" {
 		u, err := url.Parse(l.URL)
 		if err != nil {
-			return server{}, fmt.Errorf("%w: log %q: %w", errConfig, l.URL, err)
+			return l, fmt.Errorf("%w: log %q: %w", errConfig, l.URL, err)
 		}
 		l.Origin = u.Hostname()
 	}
@@ -63,12 +94,28 @@ func (d *daemon) server(l LogConfig, trust *rekor.Trust) (server, error) {
 	if l.Batch == 0 {
 		l.Batch = map[monitor.API]uint64{monitor.V1: 500, monitor.V2: 1024}[l.API]
 	}
-	keys, err := l.keys(trust)
-	if err != nil {
-		return server{}, err
+	return l, nil
+}
+
+// server makes a reader. Its keys are those that the operator gives, else all that
+// the trusted roots name for the origin, now and later.
+func (d *daemon) server(l LogConfig) (server, error) {
+	keys := d.trust.tlogs
+	if l.Key != "" {
+		text, err := os.ReadFile(l.Key)
+		if err != nil {
+			return server{}, fmt.Errorf("%w: key of log %q: %w", errConfig, l.Origin, err)
+		}
+		key, err := rekor.ReadKey(l.Origin, text)
+		if err != nil {
+			return server{}, fmt.Errorf("%w: %s: %w", errConfig, l.Key, err)
+		}
+		d.trust.vouch(key)
+		keys = func() []rekor.Tlog { return []rekor.Tlog{key} }
 	}
-	o := rekor.Options{URL: l.URL, Origin: l.Origin, Keys: keys, Rate: rate.Limit(l.Rate), UserAgent: userAgent, Log: d.log, Registerer: d.registry}
+	o := rekor.Options{URL: l.URL, Origin: l.Origin, Keys: keys, HTTP: d.http, Rate: rate.Limit(l.Rate), UserAgent: userAgent, Log: d.log, Registerer: d.registry}
 	s := server{config: l}
+	var err error
 	if l.API == monitor.V1 {
 		s.v1, err = rekor.NewV1(o)
 		s.Server = s.v1
@@ -81,27 +128,56 @@ func (d *daemon) server(l LogConfig, trust *rekor.Trust) (server, error) {
 	return s, nil
 }
 
-// keys are the ones that the operator gives, else those that the trusted root
-// names for the origin.
-func (l LogConfig) keys(trust *rekor.Trust) ([]rekor.Tlog, error) {
-	if l.Key != "" {
-		text, err := os.ReadFile(l.Key)
-		if err != nil {
-			return nil, fmt.Errorf("%w: key of log %q: %w", errConfig, l.Origin, err)
-		}
-		key, err := rekor.ReadKey(l.Origin, text)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", errConfig, l.Key, err)
-		}
-		return []rekor.Tlog{key}, nil
+// adopt makes a follower for each wanted log that has none yet.
+func (d *daemon) adopt(ctx context.Context) (begun []*monitor.Follower, err error) {
+	wanted, waiting, err := d.wanted()
+	if err != nil {
+		return nil, err
 	}
-	var names []string
-	for _, t := range trust.Tlogs() {
-		if t.API == l.API && t.Host == l.Origin {
-			return trust.Tlogs(), nil
+	for _, l := range waiting {
+		if !d.told[l.Origin] {
+			d.told[l.Origin] = true
+			d.log.WarnContext(ctx, "a log is not followed yet: the trusted root has no key for it", "origin", l.Origin, "api", l.API, "has", hosts(d.trust.tlogs()))
 		}
-		names = append(names, t.Host)
 	}
-	return nil, fmt.Errorf("%w: the trusted root has no %s key for log %q, only for %s; set origin to the name in the log's heads, or key to a PEM file",
-		errConfig, l.API, l.Origin, strings.Join(names, ", "))
+	fresh, err := d.store.Fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var lookups []string
+	for _, l := range wanted {
+		if s, ok := d.finder.server(l); ok {
+			lookups = s.appendLookup(lookups)
+			continue
+		}
+		s, err := d.server(l)
+		if err != nil {
+			return nil, err
+		}
+		start, err := l.Start.Index()
+		if err != nil {
+			return nil, fmt.Errorf("%w: log %q: %w", errConfig, l.Origin, err)
+		}
+		if l.Start == "" && l.API == monitor.V2 && !fresh {
+			// A log that comes after the first start is a new shard: all of
+			// it is to be seen.
+			start = 0
+		}
+		f := &monitor.Follower{Server: s.Server, Keeper: d.keeper, Store: d.store, Mode: l.Follow, Start: start, Batch: l.Batch, MaxLag: l.MaxLag,
+			Interval: d.config.Interval.Value(), Log: d.log, Metrics: d.metrics, Changed: d.wakeAll}
+		begun = append(begun, f)
+		d.followers = append(d.followers, f)
+		d.finder.add(s)
+		lookups = s.appendLookup(lookups)
+		d.log.InfoContext(ctx, "following", "server", s.String(), "origin", l.Origin, "api", l.API, "follow", l.Follow)
+	}
+	return begun, d.store.SetLookupServers(ctx, lookups)
+}
+
+// appendLookup adds the server if files are looked up on it.
+func (s server) appendLookup(servers []string) []string {
+	if s.v1 == nil || s.config.Follow == monitor.FollowHead {
+		return servers
+	}
+	return append(servers, s.String())
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"sigtrail/index"
@@ -17,13 +19,37 @@ import (
 // A finder looks for the entries of files where the log is not read whole, and
 // fetches leaves that a file has made interesting after they were passed.
 type finder struct {
-	servers []server
 	keeper  *monitor.Keeper
 	store   *index.Store
 	log     *slog.Logger
 	every   time.Duration
 	first   time.Duration // until the first repetition
 	changed func()
+
+	mu   sync.Mutex
+	list []server
+}
+
+func (f *finder) add(s server) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.list = append(f.list, s)
+}
+
+func (f *finder) servers() []server {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.list)
+}
+
+// server is the reader of a log that is followed already.
+func (f *finder) server(l LogConfig) (server, bool) {
+	for _, s := range f.servers() {
+		if s.config.API == l.API && s.config.Origin == l.Origin {
+			return s, true
+		}
+	}
+	return server{}, false
 }
 
 // again is when a look-up is repeated: the search index is written with delay and
@@ -56,7 +82,7 @@ func (f *finder) run(ctx context.Context, wake <-chan struct{}) error {
 // once answers all look-ups that are due.
 func (f *finder) once(ctx context.Context) error {
 	var errs []error
-	for _, s := range f.servers {
+	for _, s := range f.servers() {
 		if s.v1 != nil && s.config.Follow != monitor.FollowHead {
 			if err := f.lookUp(ctx, s); err != nil {
 				errs = append(errs, err)
@@ -221,7 +247,7 @@ func (f *finder) fetchWanted(ctx context.Context) error {
 
 func (f *finder) fetchAll(ctx context.Context, wants []index.Want) (fetched int, err error) {
 	var errs []error
-	for _, s := range f.servers {
+	for _, s := range f.servers() {
 		served, err := s.Logs(ctx)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("asking %s for its logs: %w", s, err))

@@ -20,14 +20,19 @@ const (
 // Evidence against a log outranks findings, findings outrank what could not be
 // done: the answer never sounds better than the worst that is known.
 func (d *daemon) once(ctx context.Context) (int, error) {
-	trust, err := d.loadTrust(ctx)
-	if err == nil {
-		err = d.wire(ctx, trust)
+	changed, stale := d.trust.refresh(ctx)
+	if stale != nil && (d.trust.current() == nil || d.config.TrustedRoot != "") {
+		return exitCould, stale
 	}
-	if err != nil {
+	if _, err := d.adopt(ctx); err != nil {
 		return exitCould, err
 	}
-	errs := []error{d.watcher.Once(ctx)}
+	if changed {
+		if err := d.store.Reexamine(ctx); err != nil {
+			return exitCould, err
+		}
+	}
+	errs := []error{stale, d.watcher.Once(ctx)}
 	for _, f := range d.followers {
 		errs = append(errs, f.Once(ctx))
 	}

@@ -224,10 +224,8 @@ func (w *world) daemon() *daemon {
 	w.Helper()
 	d := must(newDaemon(w.Context(), must(loadConfig(w.config)), slog.New(slog.NewTextHandler(w.Output(), nil))))
 	w.Cleanup(func() { d.close() })
-	trust := must(d.loadTrust(w.Context()))
-	if err := d.wire(w.Context(), trust); err != nil {
-		w.Fatal(err)
-	}
+	must(d.trust.refresh(w.Context()))
+	must(d.adopt(w.Context()))
 	return d
 }
 
