@@ -232,7 +232,7 @@ func (r *policyReader) witness(words []string) error {
 
 func (r *policyReader) group(words []string) error {
 	if len(words) < 3 {
-		return fmt.Errorf("group has %d words after it, want NAME K MEMBER...", len(words))
+		return fmt.Errorf("group has %d words after it, want NAME, K and at least one MEMBER", len(words))
 	}
 	name, threshold, members := words[0], words[1], words[2:]
 	g := &rule{need: len(members)}
