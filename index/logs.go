@@ -121,7 +121,11 @@ func (s *Store) SaveHead(ctx context.Context, l monitor.Log, h monitor.Head) err
 		if err := t.get(`SELECT max(size) FROM heads WHERE log_id = ? AND verified = 1`, []any{log}, &largest); err != nil {
 			return err
 		}
-		if _, err := t.headID(log, h); err != nil {
+		id, err := t.headID(log, h)
+		if err == nil {
+			err = t.cosigned(id, h.Cosigned)
+		}
+		if err != nil {
 			return err
 		}
 		if h.Source != "" {
@@ -133,6 +137,42 @@ func (s *Store) SaveHead(ctx context.Context, l monitor.Log, h monitor.Head) err
 		_, err = t.exec(`UPDATE logs SET closed_size = (SELECT max(size) FROM heads WHERE log_id = logs.id AND verified = 1) WHERE id = ? AND closed_size IS NULL`, log)
 		return err
 	})
+}
+
+// maxCosignatures bounds those kept of one head: a server may add other ones with
+// each answer. A note has as many lines at most.
+const maxCosignatures = 100
+
+// cosigned keeps the cosignatures of a head. The same witness signs again with
+// another time; what a configured witness has signed stays.
+func (t *tx) cosigned(head int64, all []monitor.Cosignature) error {
+	for _, c := range all {
+		var at any
+		if !c.At.IsZero() {
+			at = c.At.UnixMicro()
+		}
+		if _, err := t.exec(`INSERT INTO cosignatures (head_id, name, hint, at, line, verified)
+			SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE ?6 OR (SELECT count(*) FROM cosignatures WHERE head_id = ?1) < ?7
+			ON CONFLICT (head_id, name, hint) DO UPDATE SET at = excluded.at, line = excluded.line, verified = excluded.verified WHERE excluded.verified > verified`,
+			head, c.Name, int64(c.Hint), at, c.Line, c.Verified, maxCosignatures); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cosignatures reads those of one head of a log, the verified ones first.
+func (s *Store) cosignatures(ctx context.Context, l monitor.Log, text string) (all []monitor.Cosignature, err error) {
+	err = s.each(ctx, `SELECT c.name, c.hint, c.at, c.line, c.verified FROM cosignatures c JOIN heads h ON h.id = c.head_id JOIN logs l ON l.id = h.log_id
+		WHERE l.origin = ? AND l.key_id = ? AND h.text = ? ORDER BY c.verified DESC, c.name, c.hint`, []any{l.Origin, l.KeyID[:], text}, func(scan scan) error {
+		var c monitor.Cosignature
+		var at sql.NullInt64
+		err := scan(&c.Name, &c.Hint, &at, &c.Line, &c.Verified)
+		c.At = timeOf(at)
+		all = append(all, c)
+		return err
+	})
+	return all, err
 }
 
 // habit notes that the log was asked, and whether it has grown since. How long it
@@ -429,6 +469,9 @@ func (s *Store) LogStatuses(ctx context.Context) ([]LogStatus, error) {
 		}
 		if statuses[i].Head, _, err = s.Latest(ctx, statuses[i].Log); err != nil {
 			return nil, err
+		}
+		if statuses[i].Head.Cosigned, err = s.cosignatures(ctx, statuses[i].Log, statuses[i].Head.Text); err != nil {
+			break
 		}
 		err = s.each(ctx, `SELECT first, past FROM coverage WHERE log_id = ? ORDER BY first`, []any{ids[i]}, func(scan scan) error {
 			var r monitor.Range

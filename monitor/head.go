@@ -24,6 +24,8 @@ type Head struct {
 	Note   []byte // the whole signed note, byte for byte
 	Seen   time.Time
 	Source string // who showed it; "" is the log itself
+
+	Cosigned []Cosignature // signature lines by others than the log
 }
 
 // frozenLine begins the extension line that a v2 log is given with its last head
@@ -49,6 +51,9 @@ var (
 	// ErrForeignHead is a well-formed checkpoint of the expected origin that
 	// no known key of the log has signed.
 	ErrForeignHead = errors.New("head is not signed by a known key of the log")
+	// ErrUncosigned is a head that the log has signed and that too few of the
+	// witnesses have that the policy asks for.
+	ErrUncosigned = errors.New("head lacks cosignatures that the witness policy asks for")
 )
 
 // ParseHead opens a signed note (C2SP signed-note and tlog-checkpoint) of the log

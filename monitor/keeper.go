@@ -20,11 +20,15 @@ import (
 //	smaller                 must be proven to be a prefix of ours: a stale replica is fine
 //	signed by another key   log-key-changed
 //	larger than when closed closed-shard-changed; kept all the same
+//	larger, too few witnesses does not count yet: ErrUncosigned, after all of the above
 type Keeper struct {
 	Store   Store
 	Log     *slog.Logger
 	Now     func() time.Time
 	Metrics *Metrics
+	// Witnesses says whose cosignatures a larger head needs before it counts.
+	// nil: nobody's.
+	Witnesses *WitnessPolicy
 	// Patience is how long to wait before asking again for a proof that the
 	// log says it does not have: replicas lag behind each other by moments.
 	Patience time.Duration
@@ -54,6 +58,11 @@ func (k *Keeper) CheckFrom(ctx context.Context, s Served, signed []byte, source 
 	foreign := errors.Is(err, ErrForeignHead)
 	if err != nil && !(foreign && source == "") {
 		return Head{}, fmt.Errorf("reading a head of log %q: %w", s.Log.Origin, err)
+	}
+	if !foreign {
+		if theirs.Cosigned, err = Cosignatures(signed, theirs, s.Verifier, k.Witnesses.Witnesses()); err != nil {
+			return Head{}, fmt.Errorf("reading the cosignatures of a head of log %q: %w", s.Log.Origin, err)
+		}
 	}
 	memory, remembered, err := k.Store.Known(ctx, s.Log.Origin)
 	if err != nil {
@@ -88,6 +97,12 @@ func (k *Keeper) CheckFrom(ctx context.Context, s Served, signed []byte, source 
 		}
 	} else if empty, _ := (Position{}).Root(); theirs.Size == 0 && theirs.Root != empty {
 		return Head{}, k.contradict(ctx, s, Inconsistent, ours, theirs, nil, "an empty tree has another root than the empty tree's")
+	}
+	if (!known || theirs.Size > ours.Size) && k.Witnesses.Applies(s.Log.Origin, s.Verifier) && !k.Witnesses.Met(theirs.Cosigned) {
+		// What counts already was cosigned: a head that is smaller than that is
+		// proven to lie in it.
+		k.Metrics.uncosigned.WithLabelValues(s.Log.Origin).Inc()
+		return Head{}, fmt.Errorf("log %q, size %d, known %d: %w", s.Log.Origin, theirs.Size, ours.Size, ErrUncosigned)
 	}
 	if err := k.close(ctx, &s, memory, ours, theirs); err != nil {
 		return Head{}, err

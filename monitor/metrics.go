@@ -13,6 +13,7 @@ type Metrics struct {
 	contradictions *prometheus.CounterVec
 	leaves         *prometheus.CounterVec
 	polls          *prometheus.CounterVec
+	uncosigned     *prometheus.CounterVec
 
 	now  func() time.Time
 	mu   sync.Mutex
@@ -43,9 +44,10 @@ func NewMetrics(reg prometheus.Registerer, now func() time.Time) *Metrics {
 		contradictions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_contradictions_total", Help: "Contradictions found in what a log said, each time it was seen."}, []string{"origin", "kind"}),
 		leaves:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_leaves_proven_total", Help: "Leaves that the tail has read and proven."}, []string{"origin"}),
 		polls:          prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_polls_total", Help: "Rounds of following a server, by outcome."}, []string{"server", "outcome"}),
+		uncosigned:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_heads_uncosigned_total", Help: "Heads that do not count because too few witnesses have cosigned them."}, []string{"origin"}),
 		now:            now, logs: make(map[string]*logGauge),
 	}
-	reg.MustRegister(m.contradictions, m.leaves, m.polls, m)
+	reg.MustRegister(m.contradictions, m.leaves, m.polls, m.uncosigned, m)
 	return m
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -28,11 +30,12 @@ import (
 //	judge     what is new in the store → pins, alerts, outbox
 //	deliver   outbox → terminal, webhooks
 type daemon struct {
-	config   Config
-	log      *slog.Logger
-	registry *prometheus.Registry
-	policy   *alerts.Policy
-	sinks    []alerts.Sink
+	config    Config
+	log       *slog.Logger
+	registry  *prometheus.Registry
+	policy    *alerts.Policy
+	witnesses *monitor.WitnessPolicy
+	sinks     []alerts.Sink
 
 	http  *http.Client // nil: the readers' own
 	trust *trustKeeper
@@ -59,6 +62,9 @@ func newDaemon(ctx context.Context, c Config, log *slog.Logger, extra ...alerts.
 		wakeFinder: make(chan struct{}, 1), wakeJudge: make(chan struct{}, 1)}
 	var err error
 	if d.policy, err = loadPolicy(c); err != nil {
+		return nil, err
+	}
+	if d.witnesses, err = loadWitnessPolicy(c); err != nil {
 		return nil, err
 	}
 	d.sinks = append([]alerts.Sink{alerts.Terminal{Log: log}}, extra...)
@@ -96,13 +102,34 @@ func loadPolicy(c Config) (*alerts.Policy, error) {
 	return p, nil
 }
 
+// loadWitnessPolicy reads the witness policy that a configuration names, if any.
+func loadWitnessPolicy(c Config) (*monitor.WitnessPolicy, error) {
+	if c.WitnessPolicy == "" {
+		return nil, nil
+	}
+	f, err := os.Open(c.WitnessPolicy)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errConfig, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, monitor.MaxPolicy+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errConfig, err)
+	}
+	p, err := monitor.ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errConfig, c.WitnessPolicy, err)
+	}
+	return p, nil
+}
+
 // close releases the database.
 func (d *daemon) close() error { return d.store.Close() }
 
 // wire makes what following logs needs before it is known which.
 func (d *daemon) wire() {
 	d.metrics = monitor.NewMetrics(d.registry, time.Now)
-	d.keeper = &monitor.Keeper{Store: d.store, Log: d.log, Now: time.Now, Metrics: d.metrics, Patience: time.Second}
+	d.keeper = &monitor.Keeper{Store: d.store, Log: d.log, Now: time.Now, Metrics: d.metrics, Patience: time.Second, Witnesses: d.witnesses}
 	d.finder = &finder{keeper: d.keeper, store: d.store, log: d.log, every: d.config.Interval.Value(),
 		first: min(again[0], d.config.PyPI.Interval.Value()), changed: d.wakeJudgeNow}
 }
