@@ -10,6 +10,9 @@ type history struct {
 	shown  *tree
 	flips  map[uint64]bool
 	other  bool // sign with another key
+
+	extensions    []string // lines of the text of heads
+	before, after []SignatureLine
 }
 
 func newHistory() *history {

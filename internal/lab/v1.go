@@ -181,13 +181,13 @@ func (v *V1) sign(s *shard, t *tree) (string, error) {
 		id = sha256.Sum256(spki)
 	}
 	size := t.size()
-	text := fmt.Sprintf("%s - %d\n%d\n%s\n", v.host, s.treeID, size, b64(t.root(size)))
+	text := s.text(fmt.Sprintf("%s - %d", v.host, s.treeID), size, t.root(size))
 	sum := sha256.Sum256([]byte(text))
 	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s\n— %s %s\n", text, v.host, b64(append(slices.Clone(id[:4]), sig...))), nil
+	return s.note(text, v.host, id, sig), nil
 }
 
 // ServeHTTP answers the calls that a reader makes.

@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"fmt"
+	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -22,7 +24,6 @@ type V2 struct {
 	clock      func() time.Time
 	key, other ed25519.PrivateKey
 	keyID      [32]byte
-	frozen     string // extension line, with its newline
 }
 
 // NewV2 makes an empty log.
@@ -48,48 +49,72 @@ func (v *V2) Trusted() TrustedLog {
 }
 
 // Log adds an attestation as a hashedrekord over its PAE and returns its index.
-func (v *V2) Log(s Signed) uint64 { return v.append(s.leafV2()) }
+func (v *V2) Log(s Signed) uint64 { return v.add(s.leafV2()) }
 
 // LogDSSE adds it in the older form.
-func (v *V2) LogDSSE(s Signed) uint64 { return v.append(s.leafV2DSSE()) }
+func (v *V2) LogDSSE(s Signed) uint64 { return v.add(s.leafV2DSSE()) }
 
-// LogLeaf adds any leaf.
-func (v *V2) LogLeaf(leaf []byte) uint64 { return v.append(leaf) }
+// LogLeaf adds any leaf of less than 64 KiB.
+func (v *V2) LogLeaf(leaf []byte) uint64 { return v.add(leaf) }
 
 // Freeze signs the last head again with the line that says that nothing follows.
+// Witnesses do not sign it again. A test that then adds a leaf is wrong; the log
+// has to be unfrozen before.
 func (v *V2) Freeze() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.frozen = "Log frozen — " + v.clock().UTC().Format(time.UnixDate) + "\n"
+	v.extensions = append(v.extensions, frozenLine+v.clock().UTC().Format(time.UnixDate))
+	v.before, v.after = nil, nil
 }
 
-func (v *V2) checkpoint() []byte {
+// Unfreeze takes the line off again, as a server does that is started without
+// having been told.
+func (v *V2) Unfreeze() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.extensions = slices.DeleteFunc(v.extensions, isFrozenLine)
+}
+
+const frozenLine = "Log frozen — "
+
+func isFrozenLine(l string) bool { return strings.HasPrefix(l, frozenLine) }
+
+// add appends a leaf, whose length a bundle gives in two bytes.
+func (v *V2) add(leaf []byte) uint64 {
+	v.mu.Lock()
+	frozen := slices.ContainsFunc(v.extensions, isFrozenLine)
+	v.mu.Unlock()
+	if frozen || len(leaf) > math.MaxUint16 {
+		panic(fmt.Sprintf("lab: a v2 log takes no leaf of %d bytes, frozen: %t", len(leaf), frozen))
+	}
+	return v.append(leaf)
+}
+
+func (v *V2) checkpoint() string {
 	key, id := v.key, v.keyID
 	if v.history.other {
 		key = v.other
 		id = keyIDv2(v.origin, key.Public().(ed25519.PublicKey))
 	}
-	return signHead(v.origin, v.shown.size(), v.shown.root(v.shown.size()), v.frozen, key, id)
-}
-
-func signHead(origin string, size uint64, root []byte, extension string, key ed25519.PrivateKey, id [32]byte) []byte {
-	text := fmt.Sprintf("%s\n%d\n%s\n%s", origin, size, b64(root), extension)
-	sig := ed25519.Sign(key, []byte(text))
-	return fmt.Appendf(nil, "%s\n— %s %s\n", text, origin, b64(append(slices.Clone(id[:4]), sig...)))
+	text := v.text(v.origin, v.shown.size(), v.shown.root(v.shown.size()))
+	return v.note(text, v.origin, id, ed25519.Sign(key, []byte(text)))
 }
 
 // ServeHTTP serves checkpoint, tiles and entry bundles. A partial one is gone once
 // the full one exists.
 func (v *V2) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path, ok := strings.CutPrefix(r.URL.Path, "/api/v2/")
-	if !ok || r.Method != http.MethodGet {
-		http.NotFound(w, r)
-		return
-	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if path == "checkpoint" {
-		w.Write(v.checkpoint())
+	switch {
+	case ok && r.Method == http.MethodPost && path == "log/entries":
+		v.serveWrite(w)
+		return
+	case !ok || r.Method != http.MethodGet:
+		http.NotFound(w, r)
+		return
+	case path == "checkpoint":
+		io.WriteString(w, v.checkpoint())
 		return
 	}
 	level, number, ok := strings.Cut(strings.TrimPrefix(path, "tile/"), "/")
@@ -112,6 +137,15 @@ func (v *V2) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Write(body)
+}
+
+// serveWrite refuses: what is in a lab's log comes by Log.
+func (v *V2) serveWrite(w http.ResponseWriter) {
+	if slices.ContainsFunc(v.extensions, isFrozenLine) {
+		refuse(w, http.StatusMethodNotAllowed, "This log has been frozen, please switch to the latest log.")
+		return
+	}
+	refuse(w, http.StatusNotImplemented, "read only")
 }
 
 // tile returns a tile of hashes or a bundle of leaves; width 0 is a full one.
