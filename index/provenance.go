@@ -43,7 +43,8 @@ const pendingRetry = time.Hour
 func (s *Store) SaveProvenance(ctx context.Context, id FileID, p Provenance) error {
 	return s.write(ctx, "storing a provenance", func(t *tx) error {
 		var state ProvenanceState
-		err := t.get(`SELECT state FROM provenance WHERE file_id = ?`, []any{int64(id)}, &state)
+		var name string
+		err := t.get(`SELECT v.state, f.filename FROM provenance v JOIN files f ON f.id = v.file_id WHERE v.file_id = ?`, []any{int64(id)}, &state, &name)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("there is no file %d", id)
 		}
@@ -66,6 +67,13 @@ func (s *Store) SaveProvenance(ctx context.Context, id FileID, p Provenance) err
 		}
 		if p.State != ProvenancePresent {
 			return nil
+		}
+		var heads []monitor.Shown
+		for _, note := range p.Heads {
+			heads = append(heads, monitor.Shown{Note: note, Source: "provenance of " + name, Seen: p.Fetched})
+		}
+		if err := t.show(heads); err != nil {
+			return err
 		}
 		return s.saveLeaves(t, id, p.Leaves)
 	})

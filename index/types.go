@@ -136,6 +136,7 @@ type Provenance struct {
 	Body    []byte // as served; nil without an object
 	Fetched time.Time
 	Leaves  []ProvenanceLeaf
+	Heads   [][]byte  // signed heads that the object brings
 	Error   string    // why it is pending, refused or unreadable
 	Retry   time.Time // when to ask again; zero: not
 }

@@ -35,6 +35,7 @@ type Keeper struct {
 
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex // by origin: one check of a log at a time
+	shows map[string]Served      // by origin, as the log's own server last presented it
 }
 
 const proofTries = 3
@@ -43,6 +44,7 @@ const proofTries = 3
 // what was kept before is stored as evidence and returned as *Contradiction; any
 // other error means that nothing could be decided now.
 func (k *Keeper) Check(ctx context.Context, s Served, signed []byte) (Head, error) {
+	k.remember(s)
 	return k.CheckFrom(ctx, s, signed, "")
 }
 
@@ -249,6 +251,22 @@ func (k *Keeper) Prove(ctx context.Context, s Served, asked Head, p LeafProof) (
 			Detail:  fmt.Sprintf("leaf %d as served is not in the tree of size %d: %v", p.Leaf.Index, head.Size, err), At: k.Now()})
 	}
 	return Proven{Log: s.Log, Head: head, Leaf: p.Leaf, Hash: leaf, Proof: p.Hashes}, nil
+}
+
+func (k *Keeper) remember(s Served) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.shows == nil {
+		k.shows = make(map[string]Served)
+	}
+	k.shows[s.Log.Origin] = s
+}
+
+func (k *Keeper) served(origin string) (Served, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s, ok := k.shows[origin]
+	return s, ok
 }
 
 func (k *Keeper) lock(origin string) (unlock func()) {

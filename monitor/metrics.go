@@ -14,6 +14,7 @@ type Metrics struct {
 	leaves         *prometheus.CounterVec
 	polls          *prometheus.CounterVec
 	uncosigned     *prometheus.CounterVec
+	shown          *prometheus.CounterVec
 
 	now  func() time.Time
 	mu   sync.Mutex
@@ -45,9 +46,10 @@ func NewMetrics(reg prometheus.Registerer, now func() time.Time) *Metrics {
 		leaves:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_leaves_proven_total", Help: "Leaves that the tail has read and proven."}, []string{"origin"}),
 		polls:          prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_polls_total", Help: "Rounds of following a server, by outcome."}, []string{"server", "outcome"}),
 		uncosigned:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_heads_uncosigned_total", Help: "Heads that do not count because too few witnesses have cosigned them."}, []string{"origin"}),
+		shown:          prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_heads_compared_total", Help: "Heads from elsewhere that were compared with the logs' own, by outcome."}, []string{"outcome"}),
 		now:            now, logs: make(map[string]*logGauge),
 	}
-	reg.MustRegister(m.contradictions, m.leaves, m.polls, m.uncosigned, m)
+	reg.MustRegister(m.contradictions, m.leaves, m.polls, m.uncosigned, m.shown, m)
 	return m
 }
 

@@ -90,6 +90,21 @@ func (o ProvenanceObject) Leaves() []index.ProvenanceLeaf {
 	return leaves
 }
 
+// Heads lists the signed heads that the object's entries bring, unverified.
+func (o ProvenanceObject) Heads() [][]byte {
+	var heads [][]byte
+	for _, b := range o.Bundles {
+		for _, a := range b.Attestations {
+			for _, e := range a.Entries {
+				if e.Proof != nil && e.Proof.Checkpoint != nil {
+					heads = append(heads, e.Proof.Checkpoint)
+				}
+			}
+		}
+	}
+	return heads
+}
+
 // ParseProvenance reads a provenance object. The standard and the server spell
 // members differently (log_index, logIndex), 64-bit numbers come as numbers and as
 // strings, and base64 of 2024 has line ends in it: all of these are taken. Members

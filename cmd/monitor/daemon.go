@@ -27,6 +27,7 @@ import (
 //	follow    heads and leaves of one server → store
 //	watch     PyPI's journal, listings, provenance → store
 //	find      entries for files, by look-up → store
+//	compare   heads that provenance objects and other monitors show → store
 //	judge     what is new in the store → pins, alerts, outbox
 //	deliver   outbox → terminal, webhooks
 type daemon struct {
@@ -46,6 +47,8 @@ type daemon struct {
 	followers []*monitor.Follower
 	told      map[string]bool // logs that are waited for
 	finder    *finder
+	comparer  *monitor.Comparer
+	peers     []*peer
 	watcher   *pypi.Watcher
 	judge     *alerts.Judge
 	courier   *alerts.Courier
@@ -132,6 +135,7 @@ func (d *daemon) wire() {
 	d.keeper = &monitor.Keeper{Store: d.store, Log: d.log, Now: time.Now, Metrics: d.metrics, Patience: time.Second, Witnesses: d.witnesses}
 	d.finder = &finder{keeper: d.keeper, store: d.store, log: d.log, every: d.config.Interval.Value(),
 		first: min(again[0], d.config.PyPI.Interval.Value()), changed: d.wakeJudgeNow}
+	d.comparer = &monitor.Comparer{Keeper: d.keeper, Store: d.store, Log: d.log, Metrics: d.metrics, Changed: d.wakeJudgeNow}
 }
 
 func (d *daemon) wireRest() error {
@@ -146,6 +150,13 @@ func (d *daemon) wireRest() error {
 	}
 	d.watcher = &pypi.Watcher{Client: client, Store: d.store, Projects: projects, Interval: d.config.PyPI.Interval.Value(),
 		Log: d.log, Metrics: metrics, Changed: d.wakeAll}
+	for _, m := range d.config.Monitors {
+		p, err := newPeer(m, d.store, d.log, d.config.Interval.Value())
+		if err != nil {
+			return err
+		}
+		d.peers = append(d.peers, p)
+	}
 	judging := alerts.NewMetrics(d.registry)
 	d.courier = &alerts.Courier{Outbox: d.store, Sinks: d.sinks, Log: d.log, Now: time.Now, Metrics: judging, Every: 5 * time.Second, Pause: 5 * time.Second}
 	for range d.sinks {
@@ -198,6 +209,10 @@ func (d *daemon) run(ctx context.Context) error {
 		})
 		g.Go(func() error { return d.watcher.Run(ctx) })
 		g.Go(func() error { return d.finder.run(ctx, d.wakeFinder) })
+		g.Go(func() error { return d.comparer.Run(ctx) })
+		for _, p := range d.peers {
+			g.Go(func() error { return p.run(ctx) })
+		}
 		g.Go(func() error { return d.judgeAlways(ctx) })
 		g.Go(func() error { return d.courier.Run(ctx) })
 		d.ready.Store(true)

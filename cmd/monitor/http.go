@@ -36,6 +36,7 @@ func goVersion() string {
 //	/metrics  Prometheus
 //	/healthz  200 while the process works and its database answers
 //	/readyz   200 once the logs are known and being followed
+//	/heads    the latest verified head of every log, for others to compare
 func (d *daemon) listen(ctx context.Context, g *errgroup.Group) error {
 	if d.config.Listen == "" {
 		return nil
@@ -61,6 +62,7 @@ func (d *daemon) listen(ctx context.Context, g *errgroup.Group) error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	mux.HandleFunc("GET /heads", d.serveHeads)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
 	d.log.InfoContext(ctx, "listening", "metrics", "http://"+l.Addr().String()+"/metrics")
 	g.Go(func() error {

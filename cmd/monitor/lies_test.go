@@ -35,7 +35,12 @@ func TestLyingLog(t *testing.T) {
 	}
 	for _, api := range []monitor.API{monitor.V1, monitor.V2} {
 		for _, lie := range lies {
-			t.Run(fmt.Sprint(api, " ", lie.name), func(t *testing.T) { testLie(t, api, lie.rule, lie.lie) })
+			rule := lie.rule
+			if api == monitor.V1 && lie.name == "shrunk" {
+				// The provenance objects brought the honest head of size 3.
+				rule = monitor.Equivocation
+			}
+			t.Run(fmt.Sprint(api, " ", lie.name), func(t *testing.T) { testLie(t, api, rule, lie.lie) })
 		}
 	}
 }

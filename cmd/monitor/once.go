@@ -37,6 +37,11 @@ func (d *daemon) once(ctx context.Context) (int, error) {
 		errs = append(errs, f.Once(ctx))
 	}
 	errs = append(errs, d.finder.once(ctx))
+	for _, p := range d.peers {
+		errs = append(errs, p.once(ctx))
+	}
+	_, err := d.comparer.Once(ctx)
+	errs = append(errs, err)
 	raised, err := d.judge.Once(ctx)
 	errs = append(errs, err, d.courier.Once(ctx))
 	err = errors.Join(errs...)

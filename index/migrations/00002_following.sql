@@ -28,16 +28,15 @@ CREATE TABLE cosignatures (
   PRIMARY KEY (head_id, name, hint)
 ) STRICT, WITHOUT ROWID;
 
--- Heads that came from elsewhere and wait to be compared with the log's own.
+-- Heads that came from elsewhere and wait to be compared with the log's own. One
+-- that fits moves to heads.
 CREATE TABLE elsewhere (
   id     INTEGER PRIMARY KEY,
-  key_id BLOB    NOT NULL,                     -- of the log
-  note   BLOB    NOT NULL,
-  text   TEXT    NOT NULL UNIQUE,              -- what the note signs
+  note   BLOB    NOT NULL UNIQUE,
   source TEXT    NOT NULL,
   seen   INTEGER NOT NULL,
   tries  INTEGER NOT NULL DEFAULT 0,
-  next   INTEGER NOT NULL DEFAULT 0,
+  next   INTEGER,                              -- NULL: never, the log has not signed it
   error  TEXT    NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX elsewhere_due ON elsewhere (next);

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sigtrail/internal/lab"
+	"sigtrail/monitor"
+	"sigtrail/rekor"
+)
+
+// head is the note that the lab's v2 log serves now.
+func (w *world) head() string {
+	w.Helper()
+	resp := must(http.Get(must(w.lab.Config(w.dir)).V2 + "checkpoint"))
+	defer resp.Body.Close()
+	return string(must(io.ReadAll(resp.Body)))
+}
+
+// forkedHead is one of the size that the v2 log has now, signed by it, of another
+// history.
+func (w *world) forkedHead() string {
+	w.lab.V2.ForkAt(1)
+	defer w.lab.V2.Honest()
+	return w.head()
+}
+
+// add appends lines to the configuration.
+func (w *world) add(lines string) {
+	w.Helper()
+	w.config = w.write("sigtrail.yaml", string(must(os.ReadFile(w.config)))+lines+"\n")
+}
+
+// waiting are the heads from elsewhere that are not compared yet, and those that
+// the log has not signed.
+func (w *world) waiting() (waiting, unsigned int) {
+	w.Helper()
+	s := w.store()
+	defer s.Close()
+	waiting, unsigned, err := s.ShownCount(w.Context())
+	if err != nil {
+		w.Fatal(err)
+	}
+	return waiting, unsigned
+}
+
+// A head inside a provenance object is compared with what the log shows us.
+func TestHeadOfProvenance(t *testing.T) {
+	upload := func(w *world, checkpoint string) {
+		s, e := w.sign("sampleproject-2.0.tar.gz", sampleRepo)
+		e.Checkpoint = checkpoint
+		w.lab.PyPI.Upload(lab.Upload{Project: "SampleProject", Version: "2.0", Filename: s.Filename, SHA256: s.SHA256,
+			Provenance: lab.Provenance(sampleRepo.Publisher(), s, e)})
+	}
+	prepare := func(t *testing.T) *world {
+		w := newWorld(t, "follow: lookup")
+		for i := range 4 {
+			w.release(fmt.Sprintf("1.%d", i), sampleRepo)
+		}
+		w.once(exitFine)
+		return w
+	}
+	t.Run("fits", func(t *testing.T) {
+		w := prepare(t)
+		head := w.head()
+		w.lab.V2.Log(must(w.lab.CA.SignPublish(sampleRepo, "other-1.tar.gz", lab.Digest("x"), w.lab.Now())))
+		upload(w, head)
+		w.once(exitFine)
+		if waiting, unsigned := w.waiting(); waiting+unsigned != 0 {
+			t.Errorf("%d heads wait, %d are unsigned; want none", waiting, unsigned)
+		}
+	})
+	t.Run("forked", func(t *testing.T) {
+		w := prepare(t)
+		upload(w, w.forkedHead())
+		w.once(exitConvicts)
+		w.once(exitFine) // said once; the log itself shows us one history
+		got := w.got()
+		if len(got) != 1 || got[0].Rule != monitor.Equivocation || got[0].Heads == nil || !strings.Contains(got[0].Reason, "provenance of sampleproject-2.0.tar.gz") {
+			t.Fatalf("received %+v, want one log-equivocation that names the provenance", got)
+		}
+		if len(got[0].Heads.Ours) == 0 || len(got[0].Heads.Theirs) == 0 {
+			t.Error("the alert does not hold both notes")
+		}
+	})
+	t.Run("not signed by the log", func(t *testing.T) {
+		w := prepare(t)
+		w.lab.V2.ForkAt(1)
+		w.lab.V2.SignWithOtherKey()
+		forged := w.head()
+		w.lab.V2.Honest()
+		upload(w, forged)
+		w.once(exitFine)
+		if waiting, unsigned := w.waiting(); waiting != 0 || unsigned != 1 {
+			t.Errorf("%d heads wait, %d are unsigned; want one unsigned", waiting, unsigned)
+		}
+		if n := len(w.got()); n != 0 {
+			t.Errorf("%d alerts for a head that anybody could have made", n)
+		}
+	})
+	t.Run("of a log that nobody follows", func(t *testing.T) {
+		w := prepare(t)
+		upload(w, strings.Replace(w.head(), lab.V2Origin, "log.example", 1))
+		w.once(exitFine)
+		if waiting, _ := w.waiting(); waiting != 1 {
+			t.Errorf("%d heads wait, want 1", waiting)
+		}
+	})
+}
+
+// Two monitors compare what the log shows them through /heads.
+func TestMonitorsCompareHeads(t *testing.T) {
+	w := newWorld(t, "follow: lookup")
+	for i := range 4 {
+		w.release(fmt.Sprintf("1.%d", i), sampleRepo)
+	}
+	w.once(exitFine)
+
+	// Another sigtrail, to which the v2 log shows another history.
+	w.lab.V2.ForkAt(1)
+	theirs := filepath.Join(t.TempDir(), "theirs.db")
+	if code := Main(t.Context(), []string{"--config", w.config, "--database", theirs, "--once"}, io.Discard, t.Output()); code != exitFine {
+		t.Fatalf("the other monitor: exit code %d", code)
+	}
+	w.lab.V2.Honest()
+	c := must(loadConfig(w.config))
+	c.Database = theirs
+	other := must(newDaemon(t.Context(), c, slog.New(slog.DiscardHandler)))
+	defer other.close()
+	served := httptest.NewServer(http.HandlerFunc(other.serveHeads))
+	defer served.Close()
+
+	var heads struct {
+		Heads []struct{ Origin, Note string }
+	}
+	resp := must(http.Get(served.URL))
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&heads); err != nil || len(heads.Heads) != 2 {
+		t.Fatalf("/heads: %v, %d heads, want 2", err, len(heads.Heads))
+	}
+	for _, h := range heads.Heads {
+		resp := must(http.Get(served.URL + "?origin=" + strings.ReplaceAll(h.Origin, " ", "%20")))
+		if got := string(must(io.ReadAll(resp.Body))); got != h.Note {
+			t.Errorf("origin=%s: %q, want the note alone", h.Origin, got)
+		}
+		resp.Body.Close()
+	}
+
+	w.add(fmt.Sprintf("monitors: [%q]", served.URL))
+	w.once(exitConvicts)
+	got := w.got()
+	if len(got) != 1 || got[0].Rule != monitor.Equivocation || got[0].Log.Origin != lab.V2Origin {
+		t.Fatalf("received %+v, want one log-equivocation of the v2 log", got)
+	}
+	if waiting, unsigned := w.waiting(); waiting+unsigned != 0 {
+		t.Errorf("%d heads wait, %d are unsigned; want none", waiting, unsigned)
+	}
+	for _, s := range w.statuses() {
+		if isOf(s.Head.Origin, lab.V1Host) && s.Conflict {
+			t.Error("the v1 log, which showed both the same history, is accused")
+		}
+	}
+}
+
+// With a witness policy a head counts once the witness has cosigned it, and what
+// it covers is read then.
+func TestWitnessPolicy(t *testing.T) {
+	w := newWorld(t, "follow: lookup")
+	witness := must(lab.NewWitness("witness.example", w.lab.Now))
+	stranger := must(lab.NewWitness("stranger.example", w.lab.Now))
+	log := fmt.Sprintf("log %s\n", w.v2Key())
+	w.write("witnesses", log+"witness w1 "+witness.VKey()+"\nquorum w1\n")
+	w.add("witness_policy: witnesses")
+	unknown := lab.UnknownSignature("future.example", 3000)
+	cosign := func(after ...lab.SignatureLine) { w.lab.V2.Cosign([]lab.SignatureLine{unknown}, after) }
+
+	cosign(witness.Cosign, stranger.Cosign)
+	w.release("1.0", sampleRepo)
+	w.once(exitFine)
+	before := w.statuses()[lab.V2Origin].Head
+	if before.Size != 1 || len(before.Cosigned) != 3 {
+		t.Fatalf("head of size %d with %d cosignatures, want 1 with 3", before.Size, len(before.Cosigned))
+	}
+	for _, c := range before.Cosigned {
+		if c.Verified != (c.Name == "witness.example") {
+			t.Errorf("cosignature of %s: verified %t", c.Name, c.Verified)
+		}
+	}
+
+	cosign(stranger.Cosign)
+	w.release("1.1", sampleRepo)
+	w.once(exitCould)
+	if s := w.statuses()[lab.V2Origin]; s.Head.Size != 1 || *s.Next != 1 {
+		t.Errorf("a head that the witness has not cosigned counts: size %d, position %d", s.Head.Size, *s.Next)
+	}
+
+	cosign(witness.Cosign)
+	w.once(exitFine)
+	if s := w.statuses()[lab.V2Origin]; s.Head.Size != 2 || *s.Next != 2 {
+		t.Errorf("size %d, position %d after the witness came back, want 2", s.Head.Size, *s.Next)
+	}
+	if n := len(w.got()); n != 0 {
+		t.Errorf("%d alerts, want none", n)
+	}
+
+	// Whoever is known and signs nonsense spoils the head.
+	cosign(func(text string) string { return witness.Cosign(text + "more\n") })
+	w.release("1.2", sampleRepo)
+	w.once(exitCould)
+	// A policy cannot hide a fork.
+	cosign()
+	w.lab.V2.ForkAt(1)
+	w.once(exitConvicts)
+}
+
+// v2Key is the v2 log's key as a witness policy names it.
+func (w *world) v2Key() string {
+	w.Helper()
+	for _, l := range must(rekor.ParseTrust(w.lab.TrustedRootJSON())).Tlogs() {
+		if l.API == monitor.V2 {
+			return l.VKey
+		}
+	}
+	w.Fatal("the lab's trusted root names no v2 log")
+	return ""
+}
