@@ -110,6 +110,39 @@ func (s *Store) head(ctx context.Context, l monitor.Log, doing, query string, mo
 	return h, true, nil
 }
 
+// LatestHeads returns the largest verified head of every log that has one, with
+// the cosignatures that were seen on it, by origin.
+func (s *Store) LatestHeads(ctx context.Context) ([]monitor.Head, error) {
+	var logs []monitor.Log
+	err := s.each(ctx, `SELECT `+logColumns+` FROM logs l ORDER BY l.origin, l.id`, nil, func(scan scan) error {
+		var r logRow
+		if err := scan(r.dest()...); err != nil {
+			return err
+		}
+		l, err := r.value()
+		logs = append(logs, l)
+		return err
+	})
+	if err != nil {
+		return nil, s.fail("reading the logs", err)
+	}
+	var heads []monitor.Head
+	for _, l := range logs {
+		h, ok, err := s.Latest(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		if h.Cosigned, err = s.cosignatures(ctx, l, h.Text); err != nil {
+			return nil, s.fail("reading cosignatures", err)
+		}
+		heads = append(heads, h)
+	}
+	return heads, nil
+}
+
 // SaveHead implements monitor.Store.
 func (s *Store) SaveHead(ctx context.Context, l monitor.Log, h monitor.Head) error {
 	return s.write(ctx, "keeping a head", func(t *tx) error {
@@ -469,6 +502,11 @@ func (s *Store) LogStatuses(ctx context.Context) ([]LogStatus, error) {
 		}
 		if statuses[i].Head, _, err = s.Latest(ctx, statuses[i].Log); err != nil {
 			return nil, err
+		}
+		if st := &statuses[i]; st.Next != nil && *st.Next < st.Head.Size {
+			if st.Waiting, err = s.SeenBy(ctx, st.Log, *st.Next); err != nil {
+				return nil, err
+			}
 		}
 		if statuses[i].Head.Cosigned, err = s.cosignatures(ctx, statuses[i].Log, statuses[i].Head.Text); err != nil {
 			break

@@ -69,6 +69,8 @@ var (
 	unjudgedDesc = prometheus.NewDesc("sigtrail_unjudged", "Entries bound to a file that no rule has judged yet.", nil, nil)
 	lookupsDesc  = prometheus.NewDesc("sigtrail_lookups_due", "Files due to be looked up in a v1 log.", nil, nil)
 	indexedDesc  = prometheus.NewDesc("sigtrail_indexed_size", "Where the tail of the log stands: leaves before this are indexed.", []string{"origin"}, nil)
+	coveredDesc  = prometheus.NewDesc("sigtrail_covered_entries", "Leaves of the log that are proven and indexed.", []string{"origin"}, nil)
+	gapDesc      = prometheus.NewDesc("sigtrail_gap_entries", "Leaves that the tail has passed and not read: only a scan closes that.", []string{"origin"}, nil)
 	unboundDesc  = prometheus.NewDesc("sigtrail_unbound", "Leaves kept for files that may appear.", nil, nil)
 )
 
@@ -82,7 +84,7 @@ type tables struct {
 const scrapeTimeout = 5 * time.Second
 
 func (c *tables) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{findingsDesc, outboxDesc, unjudgedDesc, lookupsDesc, indexedDesc, unboundDesc} {
+	for _, d := range []*prometheus.Desc{findingsDesc, outboxDesc, unjudgedDesc, lookupsDesc, indexedDesc, coveredDesc, gapDesc, unboundDesc} {
 		ch <- d
 	}
 	c.failed.Describe(ch)
@@ -103,6 +105,9 @@ func (c *tables) Collect(ch chan<- prometheus.Metric) {
 		{unjudgedDesc, 0, `SELECT count(*) FROM unjudged`, nil},
 		{lookupsDesc, 0, `SELECT count(*) FROM lookups WHERE next <= ?`, []any{now}},
 		{indexedDesc, 1, `SELECT origin, max(next) FROM logs WHERE next IS NOT NULL GROUP BY 1`, nil},
+		{coveredDesc, 1, `SELECT l.origin, coalesce(sum(c.past - c.first), 0) FROM logs l LEFT JOIN coverage c ON c.log_id = l.id GROUP BY 1`, nil},
+		{gapDesc, 1, `SELECT origin, sum(next - began - (SELECT coalesce(sum(min(c.past, l.next) - max(c.first, l.began)), 0) FROM coverage c
+			WHERE c.log_id = l.id AND c.past > l.began AND c.first < l.next)) FROM logs l WHERE next IS NOT NULL GROUP BY 1`, nil},
 	} {
 		if err := c.s.each(ctx, q.query, q.args, func(scan scan) error {
 			labels := make([]string, q.labels)

@@ -253,6 +253,7 @@ type LogStatus struct {
 	Habit      monitor.Habit
 	Checked    time.Time // when the log last showed a verified head
 	Conflict   bool      // it has contradicted itself
+	Waiting    time.Time // when the log first showed the leaf that the tail reads next; zero: nothing to read
 }
 
 // Gaps are what the coverage of a tailed log lacks between where the tail began and

@@ -185,6 +185,12 @@ func (t *table) coverage(c Coverage) {
 		if l.Tailed {
 			how = "read whole"
 		}
+		if len(l.Gaps) > 0 {
+			how = "read with gaps"
+		}
+		if l.Closed {
+			how += ", closed"
+		}
 		t.line("", "  %s (%s, %s)", Escape(l.Origin), l.API, how)
 		t.wrapped("", "      ", fmt.Sprintf("head of %d entries seen %s; %d proven and indexed: %s", l.Size, stamp(l.Seen), l.Covered, spans(l.Ranges)))
 	}

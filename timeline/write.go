@@ -103,6 +103,8 @@ type LogCoverage struct {
 	Ranges   [][2]uint64 `json:"covered"` // [first, past), indexes in the tree
 	Covered  uint64      `json:"covered_entries"`
 	Tailed   bool        `json:"tailed"`
+	Gaps     [][2]uint64 `json:"gaps,omitempty"` // passed by the tail and not read
+	Closed   bool        `json:"closed,omitempty"`
 	Conflict bool        `json:"contradicts_itself"`
 }
 
@@ -113,10 +115,13 @@ func readCoverage(ctx context.Context, store *index.Store, files []index.File) (
 		return c, err
 	}
 	for _, l := range logs {
-		lc := LogCoverage{Origin: l.Log.Origin, API: string(l.Log.API), Size: l.Head.Size, Seen: l.Head.Seen.UTC(), Tailed: l.Next != nil, Conflict: l.Conflict}
+		lc := LogCoverage{Origin: l.Log.Origin, API: string(l.Log.API), Size: l.Head.Size, Seen: l.Head.Seen.UTC(), Tailed: l.Next != nil, Conflict: l.Conflict, Closed: l.ClosedSize != nil}
 		for _, r := range l.Coverage {
 			lc.Ranges = append(lc.Ranges, [2]uint64{r.From, r.To})
 			lc.Covered += r.To - r.From
+		}
+		for _, r := range l.Gaps() {
+			lc.Gaps = append(lc.Gaps, [2]uint64{r.From, r.To})
 		}
 		c.Logs = append(c.Logs, lc)
 		c.Not = append(c.Not, lc.missing()...)
@@ -137,7 +142,14 @@ func readCoverage(ctx context.Context, store *index.Store, files []index.File) (
 // missing says what of the log was not read.
 func (l LogCoverage) missing() []string {
 	var out []string
-	if rest := l.Size - min(l.Covered, l.Size); rest > 0 {
+	skipped := uint64(0)
+	for _, g := range l.Gaps {
+		skipped += g[1] - g[0]
+	}
+	if skipped > 0 {
+		out = append(out, fmt.Sprintf("%d entries of %s that the tail skipped: %s", skipped, l.Origin, spans(l.Gaps)))
+	}
+	if rest := l.Size - min(l.Covered+skipped, l.Size); rest > 0 {
 		how := "it is not read whole; entries are found by look-up"
 		if l.Tailed {
 			how = "before the tail began, or not reached yet"

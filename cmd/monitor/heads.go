@@ -23,7 +23,7 @@ import (
 //
 // With ?origin= it is the one log's note as it is, or 404.
 func (d *daemon) serveHeads(w http.ResponseWriter, r *http.Request) {
-	statuses, err := d.store.LogStatuses(r.Context())
+	latest, err := d.store.LatestHeads(r.Context())
 	if err != nil {
 		http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
 		return
@@ -36,10 +36,8 @@ func (d *daemon) serveHeads(w http.ResponseWriter, r *http.Request) {
 		Note   string    `json:"note"`
 	}
 	heads := []head{}
-	for _, s := range statuses {
-		if len(s.Head.Note) > 0 {
-			heads = append(heads, head{s.Head.Origin, s.Head.Size, s.Head.Root.String(), s.Head.Seen.UTC(), cosignedNote(s.Head)})
-		}
+	for _, h := range latest {
+		heads = append(heads, head{h.Origin, h.Size, h.Root.String(), h.Seen.UTC(), cosignedNote(h)})
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if !r.URL.Query().Has("origin") {

@@ -54,7 +54,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func command(stdout, stderr io.Writer) *cobra.Command {
-	var path, database string
+	var config settings
 	var once bool
 	c := &cobra.Command{
 		Use:   "monitor",
@@ -72,23 +72,23 @@ Exit codes: 0 fine, 1 findings (--once), 2 usage, 3 could not (network, disk),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return run(cmd.Context(), path, database, once, stderr)
+			return run(cmd.Context(), config, once, stderr)
 		},
 	}
-	c.PersistentFlags().StringVar(&path, "config", os.Getenv("SIGTRAIL_CONFIG"), "configuration file (YAML; every key optional)")
-	c.PersistentFlags().StringVar(&database, "database", os.Getenv("SIGTRAIL_DATABASE"), "SQLite file (default sigtrail.db)")
+	config.flags(c)
 	c.Flags().BoolVar(&once, "once", false, "catch up with the present heads, deliver alerts, exit")
-	c.AddCommand(checkCommand(&path, stdout), demoCommand(stdout))
+	c.AddCommand(
+		checkCommand(&config, stdout),
+		demoCommand(stdout),
+		statusCommand(&config, stdout),
+	)
 	return c
 }
 
-func run(ctx context.Context, path, database string, once bool, stderr io.Writer) error {
-	config, err := loadConfig(path)
+func run(ctx context.Context, s settings, once bool, stderr io.Writer) error {
+	config, err := s.load()
 	if err != nil {
 		return &exit{exitUsage, err}
-	}
-	if database != "" {
-		config.Database = database
 	}
 	d, err := newDaemon(ctx, config, slog.New(slog.NewTextHandler(stderr, nil)))
 	if err != nil {
@@ -123,13 +123,13 @@ func failed(err error) error {
 	return &exit{exitCould, err}
 }
 
-func checkCommand(path *string, stdout io.Writer) *cobra.Command {
+func checkCommand(config *settings, stdout io.Writer) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check-config",
 		Short: "Read the configuration and the policy, and say whether they can be used",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			c, err := loadConfig(*path)
+			c, err := config.load()
 			if err == nil {
 				_, err = loadPolicy(c)
 			}
