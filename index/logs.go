@@ -144,7 +144,7 @@ func (s *Store) LatestHeads(ctx context.Context) ([]monitor.Head, error) {
 }
 
 // SaveHead implements monitor.Store.
-func (s *Store) SaveHead(ctx context.Context, l monitor.Log, h monitor.Head) error {
+func (s *Store) SaveHead(ctx context.Context, l monitor.Log, h, ours monitor.Head) error {
 	return s.write(ctx, "keeping a head", func(t *tx) error {
 		log, err := t.logID(l)
 		if err != nil {
@@ -153,6 +153,9 @@ func (s *Store) SaveHead(ctx context.Context, l monitor.Log, h monitor.Head) err
 		var largest sql.NullInt64
 		if err := t.get(`SELECT max(size) FROM heads WHERE log_id = ? AND verified = 1`, []any{log}, &largest); err != nil {
 			return err
+		}
+		if uint64(largest.Int64) != ours.Size {
+			return monitor.ErrConflict
 		}
 		id, err := t.headID(log, h)
 		if err == nil {

@@ -203,11 +203,11 @@ func TestHeads(t *testing.T) {
 	small := headAt(t, testLog, tr.pos)
 	tr.batch(t, []byte("b"))
 	large := headAt(t, testLog, tr.pos)
-	ok(t, s.SaveHead(t.Context(), testLog, large))
-	ok(t, s.SaveHead(t.Context(), testLog, small))
+	ok(t, s.SaveHead(t.Context(), testLog, large, monitor.Head{}))
+	ok(t, s.SaveHead(t.Context(), testLog, small, large))
 	resigned := small
 	resigned.Note = []byte("signed again")
-	ok(t, s.SaveHead(t.Context(), testLog, resigned))
+	ok(t, s.SaveHead(t.Context(), testLog, resigned, large))
 	if got, found, err := s.Latest(t.Context(), testLog); !found || err != nil || cmp.Diff(large, got) != "" {
 		t.Errorf("latest: %v %s", err, cmp.Diff(large, got))
 	}
@@ -226,7 +226,7 @@ func TestContradictions(t *testing.T) {
 	tr := &tree{log: testLog}
 	tr.batch(t, []byte("a"))
 	ours := headAt(t, testLog, tr.pos)
-	ok(t, s.SaveHead(t.Context(), testLog, ours))
+	ok(t, s.SaveHead(t.Context(), testLog, ours, monitor.Head{}))
 	theirs := headAt(t, testLog, (&tree{log: testLog}).batch(t, []byte("x")).To)
 	c := monitor.Contradiction{Kind: monitor.Equivocation, Log: testLog, Ours: ours, Theirs: theirs, Subject: "1", Detail: "two roots", Proof: []monitor.Hash{{5}}, At: storeEpoch}
 	ok(t, s.Contradict(t.Context(), c))
@@ -271,7 +271,7 @@ func TestContradictedHeadVerifiedLater(t *testing.T) {
 	if _, found, _ := s.Latest(t.Context(), testLog); found {
 		t.Fatal("an unverified head is the latest")
 	}
-	ok(t, s.SaveHead(t.Context(), testLog, h))
+	ok(t, s.SaveHead(t.Context(), testLog, h, monitor.Head{}))
 	if got, _, err := s.Latest(t.Context(), testLog); err != nil || string(got.Note) != string(h.Note) {
 		t.Errorf("latest: %q %v", got.Note, err)
 	}

@@ -54,7 +54,17 @@ func (k *Keeper) Check(ctx context.Context, s Served, signed []byte) (Head, erro
 func (k *Keeper) CheckFrom(ctx context.Context, s Served, signed []byte, source string) (Head, error) {
 	unlock := k.lock(s.Log.Origin)
 	defer unlock()
+	for {
+		h, err := k.check(ctx, s, signed, source)
+		// Another process has kept a larger head meanwhile, and two heads that
+		// fit an older one need not fit each other: compare again.
+		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
+			return h, err
+		}
+	}
+}
 
+func (k *Keeper) check(ctx context.Context, s Served, signed []byte, source string) (Head, error) {
 	theirs, err := ParseHead(signed, s.Log.Origin, s.Verifier)
 	theirs.Seen, theirs.Source = k.Now(), source
 	foreign := errors.Is(err, ErrForeignHead)
@@ -109,7 +119,7 @@ func (k *Keeper) CheckFrom(ctx context.Context, s Served, signed []byte, source 
 	if err := k.close(ctx, &s, memory, ours, theirs); err != nil {
 		return Head{}, err
 	}
-	if err := k.Store.SaveHead(ctx, s.Log, theirs); err != nil {
+	if err := k.Store.SaveHead(ctx, s.Log, theirs, ours); err != nil {
 		return Head{}, fmt.Errorf("keeping a head of log %q: %w", s.Log.Origin, err)
 	}
 	if source == "" {

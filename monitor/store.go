@@ -17,8 +17,9 @@ type Store interface {
 
 	// SaveHead keeps a verified head. The same text again is the same head. A
 	// head from the log itself (no Source) also updates its habit, and closes
-	// the log if l says so.
-	SaveHead(ctx context.Context, l Log, h Head) error
+	// the log if l says so. ours is the largest verified head when h was
+	// compared, zero if there was none. ErrConflict if another is by now.
+	SaveHead(ctx context.Context, l Log, h, ours Head) error
 
 	// Known returns what is remembered of the log with that origin, under the
 	// key that was seen first. False if none.
@@ -52,8 +53,9 @@ type Store interface {
 	Commit(ctx context.Context, b Batch) error
 }
 
-// ErrConflict reports that a position was moved by somebody else.
-var ErrConflict = errors.New("position was moved by another writer")
+// ErrConflict reports that somebody else has moved a position, or kept a head,
+// since it was read.
+var ErrConflict = errors.New("another writer was faster")
 
 // A Position is how far a tail has come: all leaves before Next are proven and
 // indexed from where the tail began. Range is the compact range [0, Next), left
