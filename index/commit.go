@@ -78,7 +78,9 @@ func (s *Store) CommitFound(ctx context.Context, p monitor.Proven, file FileID) 
 			if err != nil {
 				return err
 			}
-			t.then(func() { s.unbound.Add(-n) })
+			if err := t.addUnbound(-n); err != nil {
+				return err
+			}
 		}
 		return s.save(t, w, log, p.Head, p.Proof)
 	})
@@ -105,16 +107,21 @@ func (s *Store) bindSubject(w *sifting, p monitor.Proven, file FileID) {
 // index sifts, then writes. A file may be stored between the two, for which the
 // sifting did not look: then it is done again while nobody else can write.
 func (s *Store) index(ctx context.Context, doing string, sift func() (*sifting, error), save func(*tx, *sifting) error) error {
-	seen := s.watch.generation()
+	seen, err := s.generation(ctx)
+	if err != nil {
+		return s.fail(doing, err)
+	}
 	w, err := sift()
 	if err != nil {
 		return s.fail(doing, err)
 	}
 	return s.write(ctx, doing, func(t *tx) error {
-		if s.watch.generation() != seen {
-			if w, err = sift(); err != nil {
-				return err
-			}
+		now, err := s.generation(t.ctx)
+		if err == nil && now != seen {
+			w, err = sift()
+		}
+		if err != nil {
+			return err
 		}
 		t.then(func() { s.metrics.leaves(w.kinds) })
 		return save(t, w)
@@ -129,8 +136,15 @@ func (s *Store) sift(l monitor.Log, leaves []monitor.Leaf, hashes []monitor.Hash
 		kind, digest, ok, likely, err := Peek(leaves[i].Data, &scratch)
 		kind = kindOf(kind, err)
 		w.kinds[kind]++
-		named := s.watch.has(hashes[i][:])
-		if named || err == nil && ok && s.watch.has(digest[:]) {
+		named, failed := s.names(hashes[i][:])
+		expected := false
+		if failed == nil && err == nil && ok {
+			expected, failed = s.expects(digest[:])
+		}
+		if failed != nil {
+			return nil, failed
+		}
+		if named || expected {
 			f, err := s.match(l, leaves[i], hashes[i], named)
 			if err != nil {
 				return nil, err

@@ -206,8 +206,5 @@ func (s *Store) saveFree(t *tx, free []freeLeaf, log int64) error {
 		added += k
 		free = free[n:]
 	}
-	if added > 0 {
-		t.then(func() { s.unbound.Add(added) })
-	}
-	return nil
+	return t.addUnbound(added)
 }

@@ -204,10 +204,8 @@ func (s *Store) addFile(t *tx, project int64, f File) (FileID, error) {
 	if _, err := t.exec(`INSERT INTO provenance (file_id, state, next) VALUES (?, ?, ?)`, id, string(state), f.FirstSeen.UnixMicro()); err != nil {
 		return 0, err
 	}
-	for _, server := range s.servers {
-		if _, err := t.exec(`INSERT INTO lookups (file_id, server, next) VALUES (?, ?, ?)`, id, server, f.FirstSeen.UnixMicro()); err != nil {
-			return 0, err
-		}
+	if _, err := t.exec(`INSERT OR IGNORE INTO lookups (file_id, server, next) SELECT ?, value, ? FROM json_each((SELECT value FROM settings WHERE key = '`+lookupServers+`'))`, id, f.FirstSeen.UnixMicro()); err != nil {
+		return 0, err
 	}
 	f.ID = id
 	return id, s.expect(t, f)
@@ -230,6 +228,7 @@ func (s *Store) expect(t *tx, f File) error {
 			return err
 		}
 	}
+	t.grown = true
 	t.then(func() { s.watch.add(digests...) })
 	return nil
 }

@@ -2,15 +2,22 @@ package index
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"time"
 )
+
+// lookupServers is the setting that lists them, as JSON.
+const lookupServers = "lookup_servers"
 
 // SetLookupServers says which v1 servers every file is looked up on from now on,
 // and makes the look-ups that are missing. What was never answered by a server
 // that is no longer listed is dropped, so that nothing waits for it.
 func (s *Store) SetLookupServers(ctx context.Context, servers []string) error {
-	servers = slices.Clone(servers)
+	list, err := json.Marshal(append([]string{}, servers...)) // never null
+	if err != nil {
+		return err
+	}
 	return s.write(ctx, "setting the look-up servers", func(t *tx) error {
 		var known []string
 		if err := t.each(`SELECT DISTINCT server FROM lookups`, nil, func(scan scan) error {
@@ -37,8 +44,7 @@ func (s *Store) SetLookupServers(ctx context.Context, servers []string) error {
 				return err
 			}
 		}
-		t.then(func() { s.servers = servers })
-		return nil
+		return t.set(lookupServers, string(list))
 	})
 }
 

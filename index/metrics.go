@@ -104,6 +104,7 @@ func (c *tables) Collect(ch chan<- prometheus.Metric) {
 		{outboxDesc, 1, `SELECT sink, sum(delivered IS NULL) FROM outbox GROUP BY 1`, nil},
 		{unjudgedDesc, 0, `SELECT count(*) FROM unjudged`, nil},
 		{lookupsDesc, 0, `SELECT count(*) FROM lookups WHERE next <= ?`, []any{now}},
+		{unboundDesc, 0, `SELECT CAST(value AS INTEGER) FROM settings WHERE key = '` + unboundCount + `'`, nil},
 		{indexedDesc, 1, `SELECT origin, max(next) FROM logs WHERE next IS NOT NULL GROUP BY 1`, nil},
 		{coveredDesc, 1, `SELECT l.origin, coalesce(sum(c.past - c.first), 0) FROM logs l LEFT JOIN coverage c ON c.log_id = l.id GROUP BY 1`, nil},
 		{gapDesc, 1, `SELECT origin, sum(next - began - (SELECT coalesce(sum(min(c.past, l.next) - max(c.first, l.began)), 0) FROM coverage c
@@ -126,6 +127,5 @@ func (c *tables) Collect(ch chan<- prometheus.Metric) {
 			c.s.log.Error("cannot read the database for a scrape", "error", c.s.fail("counting", err))
 		}
 	}
-	ch <- prometheus.MustNewConstMetric(unboundDesc, prometheus.GaugeValue, float64(c.s.unbound.Load()))
 	c.failed.Collect(ch)
 }

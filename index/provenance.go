@@ -94,6 +94,7 @@ func (s *Store) saveLeaves(t *tx, id FileID, leaves []ProvenanceLeaf) error {
 			return err
 		}
 	}
+	t.grown = t.grown || len(hashes) > 0
 	t.then(func() { s.watch.add(hashes...) })
 	return nil
 }

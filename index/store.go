@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"runtime"
-	"sync/atomic"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -29,7 +28,8 @@ type Options struct {
 }
 
 // A Store is the index in one SQLite file: one writer and several readers in one
-// process, any number of readers in others.
+// process, any number of readers in others, and now and then one that writes
+// beside it (OpenBeside).
 //
 // The file is in WAL mode with synchronous=NORMAL. A commit is in the kernel's
 // hands when it returns, so that killing the process at any moment loses nothing.
@@ -45,13 +45,13 @@ type Store struct {
 	db      *sql.DB   // readers
 	turn    chan struct{}
 	writer  *writer // used by whoever holds turn; nil: read-only
+	beside  bool    // another process may write too: see OpenBeside
 	watch   *watch
+	growth  uint64 // up to which the watch is loaded; guarded by turn: see catchUp
 	trust   *trustCache
 	metrics *metrics
-	unbound atomic.Int64
-	servers []string // that new files are looked up on; guarded by turn
 
-	byDigest, byLeaf *sql.Stmt // of the readers
+	byDigest, byLeaf, anyByDigest, anyByLeaf *sql.Stmt // of the readers
 }
 
 // ErrReadOnly reports a write to a store that was opened for reading, or closed.
@@ -70,7 +70,7 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if s.lock, err = lockFile(path + ".lock"); err != nil {
 		return nil, err
 	}
-	if s.writer, err = openWriter(ctx, path); err != nil {
+	if s.writer, err = openWriter(ctx, path, false); err != nil {
 		return nil, err
 	}
 	if s.db, err = openReaders(ctx, path, false); err != nil {
@@ -152,21 +152,21 @@ func (s *Store) close() error {
 // load prepares what indexing asks for each match, and reads what is kept in
 // memory.
 func (s *Store) load(ctx context.Context) (err error) {
-	if s.byDigest, err = s.db.PrepareContext(ctx, filesByDigest); err != nil {
-		return err
+	for query, stmt := range map[string]**sql.Stmt{filesByDigest: &s.byDigest, filesByLeaf: &s.byLeaf, anyByDigest: &s.anyByDigest, anyByLeaf: &s.anyByLeaf} {
+		if *stmt, err = s.db.PrepareContext(ctx, query); err != nil {
+			return err
+		}
 	}
-	if s.byLeaf, err = s.db.PrepareContext(ctx, filesByLeaf); err != nil {
-		return err
+	if !s.beside {
+		// First the count: what is added in between is then loaded twice.
+		if err := s.db.QueryRowContext(ctx, selectGrowth).Scan(&s.growth); err != nil {
+			return err
+		}
+		if err := s.watch.load(func(query string, args []any, f func(scan) error) error { return s.each(ctx, query, args, f) }); err != nil {
+			return fmt.Errorf("loading the expected digests: %w", err)
+		}
 	}
-	if err := s.watch.load(ctx, s.db); err != nil {
-		return fmt.Errorf("loading the expected digests: %w", err)
-	}
-	var n int64
-	if err := s.db.QueryRowContext(ctx, `SELECT count(*) FROM unbound`).Scan(&n); err != nil {
-		return fmt.Errorf("counting the unbound leaves: %w", err)
-	}
-	s.unbound.Store(n)
-	return nil
+	return s.countUnbound(ctx)
 }
 
 // dsn escapes the path, which may hold any character.

@@ -1,7 +1,6 @@
 package index
 
 import (
-	"context"
 	"database/sql"
 	"encoding/binary"
 	"sync"
@@ -52,17 +51,17 @@ func (w *watch) has(digest []byte) bool {
 	return ok
 }
 
-func (w *watch) load(ctx context.Context, db *sql.DB) error {
+// load adds what the tables hold. Whoever sifts waits.
+func (w *watch) load(each func(query string, args []any, f func(scan) error) error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.grown++
 	for _, query := range []string{
 		`SELECT digest FROM expected`,
 		`SELECT leaf_hash FROM provenance_leaves`,
 	} {
-		rows, err := db.QueryContext(ctx, query)
-		if err != nil {
-			return err
-		}
 		var raw sql.RawBytes
-		if err := drain(rows, func(scan scan) error {
+		if err := each(query, nil, func(scan scan) error {
 			if err := scan(&raw); err != nil {
 				return err
 			}

@@ -14,13 +14,24 @@ type writer struct {
 	db    *sql.DB
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt // by their text, of which the program has a fixed number
+
+	schema int64 // that the program writes
 }
 
-func openWriter(ctx context.Context, path string) (_ *writer, err error) {
-	db, err := sql.Open("sqlite3", dsn(path, url.Values{
+// openWriter makes or migrates the database first; beside a monitor it does
+// neither.
+func openWriter(ctx context.Context, path string, beside bool) (_ *writer, err error) {
+	q := url.Values{
 		"_journal_mode": {"WAL"}, "_synchronous": {"NORMAL"}, "_foreign_keys": {"1"},
 		"_busy_timeout": {"10000"}, "_txlock": {"immediate"}, "_cache_size": {"-16000"},
-	}))
+	}
+	prepare := migrate
+	if beside {
+		q.Set("mode", "rw")
+		q.Del("_journal_mode") // only a monitor's database is written to, and that has it
+		prepare = checkSchema
+	}
+	db, err := sql.Open("sqlite3", dsn(path, q))
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +41,11 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 		}
 	}()
 	db.SetMaxOpenConns(1)
-	if err := migrate(ctx, db); err != nil {
+	if err := prepare(ctx, db); err != nil {
+		return nil, err
+	}
+	p, err := provider(db)
+	if err != nil {
 		return nil, err
 	}
 	conn, err := db.Conn(ctx)
@@ -45,7 +60,7 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 			return nil, errors.Join(err, conn.Close())
 		}
 	}
-	return &writer{db: db, conn: conn, stmts: make(map[string]*sql.Stmt)}, nil
+	return &writer{db: db, conn: conn, stmts: make(map[string]*sql.Stmt), schema: newestSchema(p)}, nil
 }
 
 func (w *writer) close() error {
@@ -63,6 +78,7 @@ type tx struct {
 	ctx   context.Context
 	w     *writer
 	after []func() // to call once it has committed, before the next one begins
+	grown bool     // it has added to what leaves are held against
 }
 
 // write runs f in a transaction that it commits unless f fails. An error of f
@@ -92,7 +108,13 @@ func (s *Store) transact(ctx context.Context, f func(*tx) error) error {
 	if _, err := t.exec(`BEGIN IMMEDIATE`); err != nil {
 		return err
 	}
-	err := f(t)
+	err := s.catchUp(t)
+	if err == nil {
+		err = f(t)
+	}
+	if err == nil {
+		err = s.countGrowth(t)
+	}
 	if err == nil {
 		_, err = t.exec(`COMMIT`)
 	}
