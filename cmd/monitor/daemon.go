@@ -61,6 +61,16 @@ type daemon struct {
 // newDaemon opens what can be opened without a network. Alerts go to the sinks that
 // the configuration names, and to extra ones.
 func newDaemon(ctx context.Context, c Config, log *slog.Logger, extra ...alerts.Sink) (*daemon, error) {
+	return openDaemon(ctx, c, log, index.Open, extra)
+}
+
+// openBeside is newDaemon for a command that works on the database of a daemon that
+// may be running.
+func openBeside(ctx context.Context, c Config, log *slog.Logger) (*daemon, error) {
+	return openDaemon(ctx, c, log, index.OpenBeside, nil)
+}
+
+func openDaemon(ctx context.Context, c Config, log *slog.Logger, open func(context.Context, string, index.Options) (*index.Store, error), extra []alerts.Sink) (*daemon, error) {
 	d := &daemon{config: c, log: log, registry: newRegistry(), told: make(map[string]bool), trust: &trustKeeper{config: c, log: log, now: time.Now},
 		wakeFinder: make(chan struct{}, 1), wakeJudge: make(chan struct{}, 1)}
 	var err error
@@ -84,7 +94,7 @@ func newDaemon(ctx context.Context, c Config, log *slog.Logger, extra ...alerts.
 		}
 		d.sinks = append(d.sinks, sink)
 	}
-	if d.store, err = index.Open(ctx, c.Database, index.Options{Trust: d.trust, Registerer: d.registry, Log: log}); err != nil {
+	if d.store, err = open(ctx, c.Database, index.Options{Trust: d.trust, Registerer: d.registry, Log: log}); err != nil {
 		return nil, err
 	}
 	d.trust.store = d.store

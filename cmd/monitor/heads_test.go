@@ -232,3 +232,94 @@ func (w *world) v2Key() string {
 	w.Fatal("the lab's trusted root names no v2 log")
 	return ""
 }
+
+// check-head works beside a daemon's database, on files, standard input and addresses.
+func TestCheckHead(t *testing.T) {
+	w := newWorld(t, "follow: lookup")
+	for i := range 4 {
+		w.release(fmt.Sprintf("1.%d", i), sampleRepo)
+	}
+	w.once(exitFine)
+	honest := w.head()
+	w.lab.V2.Log(must(w.lab.CA.SignPublish(sampleRepo, "other-1.tar.gz", lab.Digest("x"), w.lab.Now())))
+	forked := w.forkedHead()
+	w.lab.V2.SignWithOtherKey()
+	unsigned := w.head()
+	w.lab.V2.Honest()
+	v1 := string(must(io.ReadAll(must(http.Get(must(w.lab.Config(w.dir)).V1 + "/api/v1/log")).Body)))
+
+	d := must(newDaemon(t.Context(), must(loadConfig(w.config)), slog.New(slog.DiscardHandler)))
+	t.Cleanup(func() { d.close() })
+	for _, c := range []struct {
+		name, text string
+		code       int
+		says       string
+	}{
+		{"a head of before", honest, exitFine, "fits: " + lab.V2Origin + " size 4"},
+		{"all heads of a v1 log", v1, exitFine, "fits: " + lab.V1Host},
+		{"signed by somebody", unsigned, exitFindings, "not the log's"},
+		{"of a log that is not followed", strings.Replace(honest, lab.V2Origin, "log.example", 1), exitCould, "not compared"},
+		{"no head", "hello", exitCould, ""},
+		{"forked", forked, exitConvicts, "CONTRADICTS: log-equivocation"},
+		{"forked, in JSON, beside an honest one", string(must(json.Marshal([]string{honest, forked}))), exitConvicts, "fits: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out strings.Builder
+			code := Main(t.Context(), []string{"--config", w.config, "check-head", w.write("head", c.text)}, &out, t.Output())
+			if code != c.code || !strings.Contains(out.String(), c.says) {
+				t.Errorf("exit code %d, want %d; said %q, want %q", code, c.code, out.String(), c.says)
+			}
+		})
+	}
+	served := httptest.NewServer(http.HandlerFunc(d.serveHeads))
+	defer served.Close()
+	if code := Main(t.Context(), []string{"--config", w.config, "check-head", served.URL}, io.Discard, t.Output()); code != exitFine {
+		t.Errorf("heads at an address: exit code %d, want %d", code, exitFine)
+	}
+	// The daemon alerts on what the command has kept.
+	if _, err := d.judge.Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.courier.Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.got(); len(got) != 1 || got[0].Rule != monitor.Equivocation || !strings.Contains(got[0].Reason, "check-head head") {
+		t.Errorf("received %+v, want one log-equivocation shown by check-head", got)
+	}
+}
+
+// status and its exit code.
+func TestStatus(t *testing.T) {
+	w := newWorld(t, "follow: tail, start: 0")
+	status := func(args ...string) (string, int) {
+		var out strings.Builder
+		code := Main(t.Context(), append([]string{"--config", w.config, "status"}, args...), &out, t.Output())
+		return out.String(), code
+	}
+	if _, code := status(); code != exitCould {
+		t.Errorf("without a database: exit code %d, want %d", code, exitCould)
+	}
+	for i := range 4 {
+		w.release(fmt.Sprintf("1.%d", i), sampleRepo)
+	}
+	w.once(exitFine)
+	text, code := status()
+	for _, want := range []string{lab.V2Origin + " (v2, open)", "head      4 leaves", "tail      at 4, the end", "covered   4 leaves, all: 0 to 3", "trusted root: file", "PyPI: journal read up to serial"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("status does not say %q:\n%s", want, text)
+		}
+	}
+	if code != exitFine {
+		t.Errorf("exit code %d, want %d", code, exitFine)
+	}
+	text, _ = status("--json")
+	var r report
+	if err := json.Unmarshal([]byte(text), &r); err != nil || r.Schema != "sigtrail.status/1" || len(r.Logs) != 2 || r.Logs[0].Covered != 4 || r.Root == nil {
+		t.Errorf("--json: %v, %+v", err, r)
+	}
+	w.lab.V2.ForkAt(1)
+	w.once(exitConvicts)
+	if text, code = status(); code != exitConvicts || !strings.Contains(text, "CONFLICT") {
+		t.Errorf("after a fork: exit code %d, want %d; said\n%s", code, exitConvicts, text)
+	}
+}
