@@ -123,7 +123,7 @@ func (k *Keeper) check(ctx context.Context, s Served, signed []byte, source stri
 		return Head{}, fmt.Errorf("keeping a head of log %q: %w", s.Log.Origin, err)
 	}
 	if source == "" {
-		k.Metrics.verified(s.Log.Origin, max(theirs.Size, ours.Size), theirs.Seen, !known || theirs.Size > ours.Size)
+		k.Metrics.verified(s.Log, max(theirs.Size, ours.Size), theirs.Seen, !known || theirs.Size > ours.Size)
 	}
 	return theirs, nil
 }

@@ -26,6 +26,7 @@ type logGauge struct {
 	behind     time.Duration
 	tailed     bool
 	stalled    bool
+	closed     bool
 	grown      time.Time // when a larger head was last verified
 	checked    time.Time // when any head was last verified
 }
@@ -35,6 +36,7 @@ var (
 	ageDesc     = prometheus.NewDesc("sigtrail_head_age_seconds", "Seconds since the log last showed a larger verified head.", []string{"origin"}, nil)
 	checkedDesc = prometheus.NewDesc("sigtrail_head_checked_seconds", "Seconds since any head of the log was last verified.", []string{"origin"}, nil)
 	stalledDesc = prometheus.NewDesc("sigtrail_log_stalled", "1 while the log has not grown for longer than its habit, else 0.", []string{"origin"}, nil)
+	closedDesc  = prometheus.NewDesc("sigtrail_log_closed", "1 for a log that has ended: its head is looked at once a day, else 0.", []string{"origin"}, nil)
 	behindDesc  = prometheus.NewDesc("sigtrail_lag_seconds", "Time since the log showed the leaf that the tail indexes next; 0 when the tail has caught up.", []string{"origin"}, nil)
 	lagDesc     = prometheus.NewDesc("sigtrail_lag_entries", "Leaves under the verified head that the tail has not indexed yet.", []string{"origin"}, nil)
 )
@@ -55,7 +57,7 @@ func NewMetrics(reg prometheus.Registerer, now func() time.Time) *Metrics {
 
 // Describe and Collect make the ages true at the moment of the scrape.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sizeDesc, ageDesc, checkedDesc, stalledDesc, lagDesc, behindDesc} {
+	for _, d := range []*prometheus.Desc{sizeDesc, ageDesc, checkedDesc, stalledDesc, closedDesc, lagDesc, behindDesc} {
 		ch <- d
 	}
 }
@@ -70,11 +72,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(sizeDesc, float64(l.size), origin)
 		gauge(ageDesc, m.now().Sub(l.grown).Seconds(), origin)
 		gauge(checkedDesc, m.now().Sub(l.checked).Seconds(), origin)
-		stalled := 0.0
-		if l.stalled {
-			stalled = 1
-		}
-		gauge(stalledDesc, stalled, origin)
+		gauge(stalledDesc, truth(l.stalled), origin)
+		gauge(closedDesc, truth(l.closed), origin)
 		if l.tailed {
 			gauge(behindDesc, l.behind.Seconds(), origin)
 			gauge(lagDesc, float64(l.size-min(l.next, l.size)), origin)
@@ -91,13 +90,20 @@ func (m *Metrics) gauge(origin string) *logGauge {
 	return l
 }
 
-func (m *Metrics) verified(origin string, size uint64, at time.Time, grown bool) {
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (m *Metrics) verified(l Log, size uint64, at time.Time, grown bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	l := m.gauge(origin)
-	l.size, l.checked = size, at
-	if grown || l.grown.IsZero() {
-		l.grown = at
+	g := m.gauge(l.Origin)
+	g.size, g.checked, g.closed = size, at, l.Closed
+	if grown || g.grown.IsZero() {
+		g.grown = at
 	}
 }
 
