@@ -71,6 +71,16 @@ func (p *Process) Stop() error {
 	return p.err
 }
 
+// Kill ends the process as a power failure does: it is told nothing and finishes
+// nothing.
+func (p *Process) Kill() {
+	killGroup(p.cmd)
+	<-p.done
+}
+
+// PID is the process's id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Wait waits for the process to end by itself.
 func (p *Process) Wait(ctx context.Context) error {
 	select {

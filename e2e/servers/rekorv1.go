@@ -104,6 +104,21 @@ func (r *RekorV1) Rotate(t testing.TB) {
 	r.start(t)
 }
 
+// Restart stops the server and starts it again over the same shards.
+func (r *RekorV1) Restart(t testing.TB) {
+	t.Helper()
+	r.process.Stop()
+	r.start(t)
+}
+
+// Crash kills the server and starts it again. Its trees and its search index live
+// on, as they do where they are servers of their own.
+func (r *RekorV1) Crash(t testing.TB) {
+	t.Helper()
+	r.process.Kill()
+	r.start(t)
+}
+
 // Origins are the first lines of the shards' heads, oldest first.
 func (r *RekorV1) Origins() []string {
 	var origins []string

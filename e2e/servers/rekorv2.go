@@ -4,9 +4,11 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"net/http"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -29,8 +31,12 @@ type RekorV2 struct {
 	Version string
 
 	key     ed25519.PrivateKey
+	exe     string
+	args    []string // of every start
 	storage string
 	front   front
+	process *Process
+	frozen  bool
 	since   time.Time
 }
 
@@ -47,18 +53,89 @@ func StartRekorV2(t testing.TB, version, origin string) *RekorV2 {
 		t.Fatalf("making the key of %s: %v", origin, err)
 	}
 	dir := t.TempDir()
-	r := &RekorV2{Origin: origin, Version: version, key: key, storage: t.TempDir(), since: time.Now().Add(-time.Hour)}
-	args := []string{"serve", "--hostname=" + origin, "--storage-dir=" + r.storage,
+	r := &RekorV2{Origin: origin, Version: version, key: key, exe: binary(t, p), storage: t.TempDir(), since: time.Now().Add(-time.Hour)}
+	r.args = []string{"serve", "--hostname=" + origin, "--storage-dir=" + r.storage,
 		"--signer-filepath=" + writeKey(t, dir, "signer.pem", key),
 		"--checkpoint-interval=1s", "--batch-max-age=100ms"} // one second is the least it takes
-	_, port := run(t, binary(t, p), nil, 3,
-		func(port []string) []string {
-			return append(args, "--http-port="+port[0], "--grpc-port="+port[1], "--http-metrics-port="+port[2])
-		},
-		func(port []string) error { return answers("http://127.0.0.1:" + port[0] + "/healthz") })
-	r.front.point(t, port[0])
+	r.start(t)
 	r.URL = r.View(t).URL
 	return r
+}
+
+// start runs the server over its storage folder.
+func (r *RekorV2) start(t testing.TB) {
+	t.Helper()
+	args := r.args
+	if r.frozen {
+		args = append(args[:len(args):len(args)], "--read-only")
+	}
+	process, port := run(t, r.exe, nil, 3,
+		func(port []string) []string {
+			return append(args[:len(args):len(args)], "--http-port="+port[0], "--grpc-port="+port[1], "--http-metrics-port="+port[2])
+		},
+		func(port []string) error { return answers("http://127.0.0.1:" + port[0] + "/healthz") })
+	r.process = process
+	r.front.point(t, port[0])
+}
+
+// Restart stops the server and starts it again over the same log.
+func (r *RekorV2) Restart(t testing.TB) {
+	t.Helper()
+	r.process.Stop()
+	r.start(t)
+}
+
+// Crash kills the server and starts it again over the same log.
+func (r *RekorV2) Crash(t testing.TB) {
+	t.Helper()
+	r.process.Kill()
+	r.start(t)
+}
+
+// Freeze closes the log as its operators do: the server stops, the last head is
+// signed again with a line that says so, and the server comes back for reading
+// only. Nobody may be writing meanwhile.
+func (r *RekorV2) Freeze(t testing.TB) {
+	t.Helper()
+	r.process.Stop()
+	path := filepath.Join(r.storage, "checkpoint")
+	last, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("reading the last head of %s: %v", r.Origin, err)
+	}
+	text, _, ok := strings.Cut(string(last), "\n\n")
+	if !ok {
+		t.Fatalf("the last head of %s has no signature: %q", r.Origin, last)
+	}
+	text += "\nLog frozen \u2014 " + time.Now().UTC().Format(time.UnixDate) + "\n"
+	if err := os.WriteFile(path, r.SignHead(t, text), 0o644); err != nil {
+		t.Fatalf("freezing %s: %v", r.Origin, err)
+	}
+	r.frozen = true
+	r.start(t)
+}
+
+// Unfreeze lets a frozen log take entries again, which no operator may do.
+func (r *RekorV2) Unfreeze(t testing.TB) {
+	t.Helper()
+	r.process.Stop()
+	r.frozen = false
+	r.start(t)
+}
+
+// SignHead signs a head's text with the log's own key.
+func (r *RekorV2) SignHead(t testing.TB, text string) []byte {
+	t.Helper()
+	id := r.keyID()
+	line := append(id[:4:4], ed25519.Sign(r.key, []byte(text))...)
+	return []byte(text + "\n\u2014 " + r.Origin + " " + base64.StdEncoding.EncodeToString(line) + "\n")
+}
+
+// keyID is the one of signed notes: SHA-256 over name, newline, 0x01 for Ed25519,
+// key.
+func (r *RekorV2) keyID() [32]byte {
+	public := r.key.Public().(ed25519.PublicKey)
+	return sha256.Sum256(append([]byte(r.Origin+"\n\x01"), public...))
 }
 
 // handler sends writes to the server and reads to its storage folder.
@@ -106,11 +183,9 @@ func (r *RekorV2) View(t testing.TB) *View {
 	return newView(t, r.handler(), readPrefix, readPrefix+"checkpoint")
 }
 
-// Trusted is the log as a trusted root names it. The key id is that of signed
-// notes: SHA-256 over name, newline, 0x01 for Ed25519, key.
+// Trusted is the log as a trusted root names it.
 func (r *RekorV2) Trusted(t testing.TB) TrustedLog {
 	t.Helper()
-	public := r.key.Public().(ed25519.PublicKey)
-	id := sha256.Sum256(append([]byte(r.Origin+"\n\x01"), public...))
-	return TrustedLog{Host: r.Origin, SPKI: publicKey(t, public), Details: "PKIX_ED25519", KeyID: id, From: r.since}
+	spki := publicKey(t, r.key.Public())
+	return TrustedLog{Host: r.Origin, SPKI: spki, Details: "PKIX_ED25519", KeyID: r.keyID(), From: r.since}
 }

@@ -1,11 +1,16 @@
 package servers
 
 import (
+	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // TestServers starts everything, signs once, logs everywhere, and rotates.
@@ -52,6 +57,12 @@ func TestServers(t *testing.T) {
 		}
 	}
 
+	for _, log := range tiles {
+		checkLife(t, log, sign)
+	}
+
+	v1.Crash(t)
+	v1.Restart(t)
 	v1.Rotate(t)
 	second, err := v1.Upload(t.Context(), sign())
 	if err != nil {
@@ -64,6 +75,57 @@ func TestServers(t *testing.T) {
 	if got := len(v1.Origins()); got != 2 {
 		t.Errorf("%d shards, want 2", got)
 	}
+}
+
+// checkLife has a log with two entries survive a crash and a stop, freezes it, and
+// has it grow again.
+func checkLife(t *testing.T, log *RekorV2, sign func() Signed) {
+	t.Helper()
+	log.Crash(t)
+	log.Restart(t)
+	if got, err := log.Upload(t.Context(), sign()); err != nil || got != 2 {
+		t.Fatalf("upload to %s after a restart: index %d, %v; want 2", log.Origin, got, err)
+	}
+	log.Freeze(t)
+	if _, err := log.Upload(t.Context(), sign()); err == nil || !strings.Contains(err.Error(), "405") {
+		t.Errorf("upload to the frozen %s: %v, want status 405", log.Origin, err)
+	}
+	if head := readHead(t, log); !strings.HasPrefix(head, log.Origin+"\n3\n") || !strings.Contains(head, "\nLog frozen \u2014 ") {
+		t.Errorf("the head of the frozen %s:\n%s", log.Origin, head)
+	}
+	log.Unfreeze(t)
+	if got, err := log.Upload(t.Context(), sign()); err != nil || got != 3 {
+		t.Errorf("upload to %s, no longer frozen: index %d, %v; want 3", log.Origin, got, err)
+	}
+	if head := readHead(t, log); !strings.HasPrefix(head, log.Origin+"\n4\n") {
+		t.Errorf("the head of %s after it has grown again:\n%s", log.Origin, head)
+	}
+}
+
+// readHead returns a log's head as it serves it, once its signature has verified.
+func readHead(t *testing.T, log *RekorV2) string {
+	t.Helper()
+	resp, err := http.Get(log.URL + "checkpoint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	head, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := note.NewEd25519VerifierKey(log.Origin, log.key.Public().(ed25519.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := note.NewVerifier(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := note.Open(head, note.VerifierList(verifier)); err != nil {
+		t.Fatalf("the head of %s: %v\n%s", log.Origin, err, head)
+	}
+	return string(head)
 }
 
 func checkCertificate(t *testing.T, f *Fulcio, der []byte) {
