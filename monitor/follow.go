@@ -44,7 +44,8 @@ type Follower struct {
 
 	served []Served // of the last round that got an answer
 	since  time.Time
-	lags   map[string]lag // by origin, of the last round
+	lags   map[string]lag       // by origin, of the last round
+	absent map[string]time.Time // by origin: open shards that are not listed, since when
 }
 
 // closedPause is how often a server is asked whose logs have all ended: they are

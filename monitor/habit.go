@@ -58,8 +58,9 @@ func (f *Follower) stalled(ctx context.Context, logs []Served, watched time.Time
 	return nil
 }
 
-// missing reports v1 shards that the server used to list and does not any more. A
-// v2 server has one log, which can only fail to answer.
+// missing reports v1 shards that the server used to list and does not any more:
+// closed ones at once, the one that takes entries when it stays away. A v2 server
+// has one log, which can only fail to answer.
 func (f *Follower) missing(ctx context.Context, served []Served) error {
 	listed := make(map[string]bool)
 	for _, s := range served {
@@ -69,13 +70,30 @@ func (f *Follower) missing(ctx context.Context, served []Served) error {
 	if err != nil {
 		return fmt.Errorf("remembering the logs of %s: %w", f.Server, err)
 	}
+	absent := make(map[string]time.Time)
 	for _, l := range known {
 		if l.API != V1 || listed[l.Origin] {
 			continue
 		}
+		if !l.Closed {
+			// A replica that has not heard of the last rotation yet does
+			// not list the newest shard, and answers side by side with
+			// those that have.
+			now := f.Keeper.Now()
+			since, ok := f.absent[l.Origin]
+			if !ok {
+				since = now
+			}
+			if absent[l.Origin] = since; now.Sub(since) < stallFloor {
+				continue
+			}
+		}
 		head, ok, err := f.Store.Latest(ctx, l)
-		if err != nil || !ok {
+		if err != nil {
 			return err
+		}
+		if !ok {
+			continue
 		}
 		if err := f.Keeper.record(ctx, &Contradiction{Kind: ClosedChanged, Log: l, Ours: head, Subject: "missing",
 			Detail: fmt.Sprintf("the server does not list this shard any more, of which it had signed %d leaves", head.Size), At: f.Keeper.Now()}); err != nil {
@@ -83,5 +101,6 @@ func (f *Follower) missing(ctx context.Context, served []Served) error {
 		}
 		f.changed()
 	}
+	f.absent = absent
 	return nil
 }
