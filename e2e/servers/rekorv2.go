@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"os"
 	"path"
@@ -43,6 +44,17 @@ type RekorV2 struct {
 // StartRekorV2 runs an empty v2 log of version V2New or V2Old.
 func StartRekorV2(t testing.TB, version, origin string) *RekorV2 {
 	t.Helper()
+	return startRekorV2(t, version, origin, nil)
+}
+
+// StartWitnessedRekorV2 runs an empty v2 log that has its heads cosigned.
+func StartWitnessedRekorV2(t testing.TB, version, origin string, w *Witness) *RekorV2 {
+	t.Helper()
+	return startRekorV2(t, version, origin, w)
+}
+
+func startRekorV2(t testing.TB, version, origin string, w *Witness) *RekorV2 {
+	t.Helper()
 	programs := map[string]program{V2New: rekorTilesNew, V2Old: rekorTilesOld}
 	p, ok := programs[version]
 	if !ok {
@@ -57,6 +69,14 @@ func StartRekorV2(t testing.TB, version, origin string) *RekorV2 {
 	r.args = []string{"serve", "--hostname=" + origin, "--storage-dir=" + r.storage,
 		"--signer-filepath=" + writeKey(t, dir, "signer.pem", key),
 		"--checkpoint-interval=1s", "--batch-max-age=100ms"} // one second is the least it takes
+	if w != nil {
+		w.Watch(t, r.VKey())
+		policy := filepath.Join(dir, "witnesses")
+		if err := os.WriteFile(policy, []byte("witness w "+w.VKey+" "+w.URL+"\nquorum w\n"), 0o644); err != nil {
+			t.Fatalf("writing the witness policy of %s: %v", origin, err)
+		}
+		r.args = append(r.args, "--witness-policy-path="+policy)
+	}
 	r.start(t)
 	r.URL = r.View(t).URL
 	return r
@@ -129,6 +149,12 @@ func (r *RekorV2) SignHead(t testing.TB, text string) []byte {
 	id := r.keyID()
 	line := append(id[:4:4], ed25519.Sign(r.key, []byte(text))...)
 	return []byte(text + "\n\u2014 " + r.Origin + " " + base64.StdEncoding.EncodeToString(line) + "\n")
+}
+
+// VKey is the log's key as a signed-note verifier key.
+func (r *RekorV2) VKey() string {
+	id := r.keyID()
+	return fmt.Sprintf("%s+%x+%s", r.Origin, id[:4], base64.StdEncoding.EncodeToString(append([]byte{0x01}, r.key.Public().(ed25519.PublicKey)...)))
 }
 
 // keyID is the one of signed notes: SHA-256 over name, newline, 0x01 for Ed25519,
