@@ -195,34 +195,51 @@ type watch struct {
 	folder  string
 	follow  string // of the v1 log
 	project string
+	config  string // without the address to listen on
+	v1At    string // another read address than toV1, which leads there
 
 	toV1, toV2, toV2old *servers.View
+	live                []*servers.View // of the logs that are asked for a head in every round
 }
 
 // watch starts a monitor in a folder of its own that looks at all three logs and
 // at one project. It reads the logs at addresses that only it uses.
 func (d *deployment) watch(t *testing.T, project, follow string, policy bool) *watch {
 	t.Helper()
+	return d.watchWith(t, project, follow, policy, func(*watch) {})
+}
+
+// watchWith is watch with something changed before the monitor starts.
+func (d *deployment) watchWith(t *testing.T, project, follow string, policy bool, change func(*watch)) *watch {
+	t.Helper()
 	w := &watch{deployment: d, folder: t.TempDir(), follow: follow, project: project,
 		toV1: d.v1.View(t), toV2: d.v2.View(t), toV2old: d.v2old.View(t), alerts: startReceiver(t, []byte("a secret between two"))}
+	w.live = []*servers.View{w.toV1, w.toV2, w.toV2old}
 	w.write(t, "hook.key", string(w.alerts.secret)+"\n")
-	config := fmt.Sprintf(`database: sigtrail.db
+	w.config = fmt.Sprintf(`database: sigtrail.db
 trusted_root: %q
 interval: %s
-logs:
-  - {api: v1, origin: %s, url: %q, follow: %s, start: 0}
-  - {api: v2, origin: %s, url: %q, follow: tail, start: 0}
-  - {api: v2, origin: %s, url: %q, follow: tail, start: 0}
 pypi: {url: %q, projects: [%s], interval: 1s}
 webhooks: [{url: %q, secret_file: hook.key}]
-`, d.root, interval, d.v1.Host, w.toV1.URL, follow, d.v2.Origin, w.toV2.URL, d.v2old.Origin, w.toV2old.URL, d.pypi.URL, project, w.alerts.URL)
+`, d.root, interval, d.pypi.URL, project, w.alerts.URL)
 	if policy {
 		w.write(t, "policy.yaml", fmt.Sprintf("projects:\n  %s:\n    publishers: [{repository: github.com/%s, workflow: release.yml, environment: pypi}]\n", project, expected.Repository))
-		config += "policy: policy.yaml\n"
+		w.config += "policy: policy.yaml\n"
 	}
-	w.daemon = startMonitor(t, w.folder, config)
+	w.config += fmt.Sprintf(`logs:
+  - {api: v2, origin: %s, url: %q, follow: tail, start: 0}
+  - {api: v2, origin: %s, url: %q, follow: tail, start: 0}
+`, d.v2.Origin, w.toV2.URL, d.v2old.Origin, w.toV2old.URL)
+	v1 := w.toV1.URL
+	if change(w); w.v1At != "" {
+		v1 = w.v1At
+	}
+	w.config += fmt.Sprintf("  - {api: v1, origin: %s, url: %q, follow: %s, start: 0}\n", d.v1.Host, v1, follow)
+	w.daemon = startMonitor(t, w.folder, w.config)
 	return w
 }
+
+func (w *watch) database() string { return filepath.Join(w.folder, "sigtrail.db") }
 
 func (w *watch) write(t *testing.T, name, text string) {
 	t.Helper()
@@ -305,13 +322,12 @@ func (w *watch) quiet(t *testing.T) {
 // rounds waits until the monitor has looked at every log n times more.
 func (w *watch) rounds(t *testing.T, n int64) {
 	t.Helper()
-	views := []*servers.View{w.toV1, w.toV2, w.toV2old}
 	var before []int64
-	for _, v := range views {
+	for _, v := range w.live {
 		before = append(before, v.Polls())
 	}
 	w.until(t, "some rounds further", func() (bool, string) {
-		for i, v := range views {
+		for i, v := range w.live {
 			if v.Polls() < before[i]+n+1 { // one was under way
 				return false, fmt.Sprintf("%d heads of %s asked for", v.Polls(), v.URL)
 			}

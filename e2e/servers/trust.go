@@ -18,9 +18,17 @@ type TrustedLog struct {
 }
 
 // TrustedRoot writes a trusted_root.json that names an authority and logs, and
-// returns its path. There are neither certificate logs nor timestamp
-// authorities in it.
+// returns its path.
 func TrustedRoot(t testing.TB, f *Fulcio, logs ...TrustedLog) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "trusted_root.json")
+	WriteTrustedRoot(t, path, f, logs...)
+	return path
+}
+
+// WriteTrustedRoot puts a trusted root in the place of another. There are neither
+// certificate logs nor timestamp authorities in it.
+func WriteTrustedRoot(t testing.TB, path string, f *Fulcio, logs ...TrustedLog) {
 	t.Helper()
 	since := func(at time.Time) map[string]string { return map[string]string{"start": at.UTC().Format(time.RFC3339)} }
 	var tlogs []map[string]any
@@ -45,9 +53,12 @@ func TrustedRoot(t testing.TB, f *Fulcio, logs ...TrustedLog) string {
 	if err != nil {
 		t.Fatalf("encoding the trusted root: %v", err)
 	}
-	path := filepath.Join(t.TempDir(), "trusted_root.json")
-	if err := os.WriteFile(path, body, 0o644); err != nil {
+	// Moved into place, since somebody may be reading it.
+	next := path + ".next"
+	if err := os.WriteFile(next, body, 0o644); err != nil {
 		t.Fatalf("writing the trusted root: %v", err)
 	}
-	return path
+	if err := os.Rename(next, path); err != nil {
+		t.Fatalf("moving the trusted root into place: %v", err)
+	}
 }
