@@ -2,6 +2,7 @@
 
 GO        ?= go
 FUZZTIME  ?= 5s
+DURATION  ?= 1h
 PACKAGES  := ./...
 
 .DEFAULT_GOAL := help
@@ -29,6 +30,9 @@ fuzz: ## run every fuzz target for FUZZTIME each
 	  done || exit 1; \
 	done
 
+soak: ## run monitor for DURATION against all real servers while everything fails in turn
+	cd e2e && $(GO) run ./install && $(GO) test -count=1 -timeout=0 -v -run '^TestSoak$$' . -soak $(DURATION) $(SOAK)
+
 bench: ## measure the path from leaf to index: Go benchmarks, then a whole-process run
 	$(GO) test -run '^$$' -bench . -benchmem ./index ./rekor ./monitor
 	$(GO) run ./internal/bench $(BENCH)
@@ -36,4 +40,4 @@ bench: ## measure the path from leaf to index: Go benchmarks, then a whole-proce
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help build demo test unit fuzz bench clean
+.PHONY: help build demo test unit fuzz soak bench clean

@@ -88,6 +88,11 @@ func startMonitor(t *testing.T, dir, config string) *daemon {
 // until waits for a condition, and gives up when the daemon has ended.
 func (d *daemon) until(t *testing.T, what string, holds func() (bool, string)) {
 	t.Helper()
+	d.within(t, patience, what, holds)
+}
+
+func (d *daemon) within(t *testing.T, patience time.Duration, what string, holds func() (bool, string)) {
+	t.Helper()
 	for end := time.Now().Add(patience); ; {
 		ok, state := holds()
 		if ok {

@@ -11,12 +11,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A delivery is a webhook request as it came in.
 type delivery struct {
 	ID, Timestamp, Signature string
 	Body                     []byte
+	At                       time.Time
 	Alert                    alert
 }
 
@@ -53,7 +55,7 @@ func startReceiver(t *testing.T, secret []byte) *receiver {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		d := delivery{ID: req.Header.Get("webhook-id"), Timestamp: req.Header.Get("webhook-timestamp"), Signature: req.Header.Get("webhook-signature"), Body: body}
+		d := delivery{ID: req.Header.Get("webhook-id"), Timestamp: req.Header.Get("webhook-timestamp"), Signature: req.Header.Get("webhook-signature"), Body: body, At: time.Now()}
 		if err := json.Unmarshal(body, &d.Alert); err != nil {
 			t.Errorf("a delivery is no JSON: %v\n%s", err, body)
 		}
