@@ -134,7 +134,7 @@ func (f *fetcher) do(ctx context.Context, a ask) ([]byte, string, error) {
 		err = late.error
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("asking %s: %w", f.name, err)
+		return nil, "", fmt.Errorf("asking %s: %w%s", f.name, err, advice(err))
 	}
 	return got.body, got.kind, nil
 }
@@ -204,8 +204,11 @@ func (f *fetcher) turn(ctx context.Context) error {
 
 // refusal turns a status other than 200 into an error and heeds Retry-After.
 func (f *fetcher) refusal(a ask, resp *http.Response) error {
-	said, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
-	e := &StatusError{Status: resp.StatusCode, Path: a.url.Path, Said: printable(said)}
+	e := &StatusError{Status: resp.StatusCode, Path: a.url.Path}
+	if a.url.User == nil { // else the answer may repeat the password
+		said, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
+		e.Said = printable(said)
+	}
 	pause, ok := retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	if !ok || (e.Status != http.StatusTooManyRequests && e.Status != http.StatusServiceUnavailable) {
 		return e
@@ -241,7 +244,7 @@ func worthRetrying(err error) bool {
 		}
 		return status.Status >= 500
 	}
-	return !errors.Is(err, ErrTooLarge)
+	return !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrUnusable)
 }
 
 // readBody reads a whole body of at most limit bytes, unpacked if it is gzip that

@@ -211,6 +211,29 @@ func TestNoServer(t *testing.T) {
 	}
 }
 
+// A server or a proxy may repeat what it was sent.
+func TestRefusalRepeatsPassword(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
+		http.Error(w, fmt.Sprint("no entry for ", user, password, r.Header.Get("Authorization")), http.StatusForbidden)
+	}))
+	defer server.Close()
+	at := strings.Replace(server.URL, "http://", "http://user:secret@", 1)
+	v2, err := NewV2(testOptions(at, "log.example", []Tlog{newTestKey(t, monitor.V2, "log.example").tlog}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []monitor.Server{v2, newTestV1(t, at, "rekor.example", []Tlog{newTestKey(t, monitor.V1, "rekor.example").tlog})} {
+		_, err := s.Logs(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "403") {
+			t.Errorf("%s: %v", s, err)
+		}
+		if text := fmt.Sprint(err); strings.Contains(text, "secret") || strings.Contains(text, "dXNlcjpzZWNyZXQ=") {
+			t.Errorf("the password is in %q", text)
+		}
+	}
+}
+
 func TestRedirectElsewhere(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { t.Error("followed to another server") }))
 	defer other.Close()

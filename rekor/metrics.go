@@ -13,6 +13,7 @@ import (
 type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	unusable *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -26,6 +27,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help:    "Time of one request to a transparency log, body included.",
 			Buckets: prometheus.ExponentialBuckets(0.005, 2.5, 10),
 		}, []string{"server"}),
+		unusable: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sigtrail_log_unusable_total",
+			Help: "Answers of transparency logs, or entries in them, that came whole and were not what was asked for.",
+		}, []string{"server"}),
 	}
 	if r == nil {
 		return m, nil
@@ -35,6 +40,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		return nil, err
 	}
 	if m.seconds, err = register(r, m.seconds); err != nil {
+		return nil, err
+	}
+	if m.unusable, err = register(r, m.unusable); err != nil {
 		return nil, err
 	}
 	return m, nil

@@ -140,7 +140,7 @@ func (v *V2) tile(ctx context.Context, id tileID, size uint64) (raw []byte, full
 		want = maxTile
 	}
 	if len(raw) != want {
-		return nil, false, fmt.Errorf("%s of %s: %d bytes, want %d", path(width), v.origin, len(raw), want)
+		return nil, false, fmt.Errorf("%s of %s: %w", path(width), v.origin, v.unusable(fmt.Errorf("%d bytes, want %d", len(raw), want)))
 	}
 	return raw, full, nil
 }

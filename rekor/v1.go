@@ -21,6 +21,7 @@ import (
 // A V1 reads a Rekor v1 server (sigstore/rekor, openapi.yaml): a log for each of
 // its shards, and its search index.
 type V1 struct {
+	*fetcher
 	api         *client.Rekor
 	origin      string
 	url         string
@@ -46,7 +47,7 @@ func NewV1(o Options) (*V1, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &V1{api: newV1Client(f, u), origin: o.Origin, url: redact(o.URL), keys: func() []Tlog { return o.keys(monitor.V1) }, concurrency: o.Concurrency}, nil
+	return &V1{fetcher: f, api: newV1Client(f, u), origin: o.Origin, url: redact(o.URL), keys: func() []Tlog { return o.keys(monitor.V1) }, concurrency: o.Concurrency}, nil
 }
 
 // String is the read address.
@@ -60,7 +61,7 @@ func (v *V1) Logs(ctx context.Context) ([]monitor.Served, error) {
 	}
 	logs, err := v.shards(info)
 	if err != nil {
-		return nil, fmt.Errorf("log info of %s: %w", v, err)
+		return nil, fmt.Errorf("log info: %w", v.unusable(err))
 	}
 	return logs, nil
 }
@@ -216,7 +217,8 @@ const MaxEntries = 10
 
 // Entries fetches entries by global index and by id (64 or 80 hex digits), at most
 // MaxEntries in all, with their proofs. What the server does not have is left out,
-// and so is what it sends unasked.
+// and so is what it sends unasked. Entries that came come with an error too, when
+// others that were asked for may be among what could not be read.
 func (v *V1) Entries(ctx context.Context, globals []uint64, ids []string) ([]Found, error) {
 	if n := len(globals) + len(ids); n == 0 || n > MaxEntries {
 		return nil, fmt.Errorf("asking for %d entries: want 1 to %d", n, MaxEntries)
@@ -241,16 +243,24 @@ func (v *V1) Entries(ctx context.Context, globals []uint64, ids []string) ([]Fou
 		return nil, fmt.Errorf("entries of %s: %w", v, err)
 	}
 	var out []Found
+	var unread error
 	got := map[string]bool{}
 	for _, e := range answer {
 		f, err := v.found(e)
 		if err != nil {
-			return nil, fmt.Errorf("entries of %s: %w", v, err)
+			unread = err
+			continue
 		}
-		if (wanted[f.Global] || named[leafPart(f.EntryID)]) && !got[f.EntryID] {
+		asked := wanted[f.Global] || named[leafPart(f.EntryID)]
+		delete(wanted, f.Global)
+		delete(named, leafPart(f.EntryID))
+		if asked && !got[f.EntryID] {
 			got[f.EntryID] = true
 			out = append(out, f)
 		}
+	}
+	if unread != nil && len(wanted)+len(named) > 0 {
+		return out, fmt.Errorf("entries of %s: %w", v, unread)
 	}
 	return out, nil
 }

@@ -65,7 +65,7 @@ func (t v1Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if media, _, err := mime.ParseMediaType(kind); err != nil || media != "application/json" {
-		return nil, fmt.Errorf("%s answers %.60q instead of JSON; is this the address of a Rekor v1 log?", t.name, kind)
+		return nil, t.unusable(fmt.Errorf("%s is %.60q instead of JSON; is this the address of a Rekor v1 log?", req.URL.Path, kind))
 	}
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -92,7 +92,7 @@ func bound(path string) int64 {
 func (v *V1) getInfo(ctx context.Context) (*models.LogInfo, error) {
 	ok, err := v.api.Tlog.GetLogInfoContext(ctx, tlog.NewGetLogInfoParams().WithTimeout(0))
 	if err != nil {
-		return nil, plain(err)
+		return nil, v.plain(err)
 	}
 	return ok.GetPayload(), nil
 }
@@ -101,7 +101,7 @@ func (v *V1) getProof(ctx context.Context, treeID string, from, to int64) (*mode
 	ok, err := v.api.Tlog.GetLogProofContext(ctx, tlog.NewGetLogProofParams().WithTimeout(0).
 		WithTreeID(&treeID).WithFirstSize(&from).WithLastSize(to))
 	if err != nil {
-		return nil, plain(err)
+		return nil, v.plain(err)
 	}
 	return ok.GetPayload(), nil
 }
@@ -109,38 +109,50 @@ func (v *V1) getProof(ctx context.Context, treeID string, from, to int64) (*mode
 func (v *V1) getEntry(ctx context.Context, global int64) (models.LogEntry, error) {
 	ok, err := v.api.Entries.GetLogEntryByIndexContext(ctx, entries.NewGetLogEntryByIndexParams().WithTimeout(0).WithLogIndex(global))
 	if err != nil {
-		return nil, plain(err)
+		return nil, v.plain(err)
 	}
 	return ok.GetPayload(), nil
 }
 
+// retrieve fetches entries. When they are too large for one answer, as entries that
+// embed what they are about can be, it asks for fewer at a time.
 func (v *V1) retrieve(ctx context.Context, globals []int64, ids []string) ([]models.LogEntry, error) {
 	query := &models.SearchLogQuery{EntryUUIDs: ids}
 	for i := range globals {
 		query.LogIndexes = append(query.LogIndexes, &globals[i])
 	}
 	ok, err := v.api.Entries.SearchLogQueryContext(ctx, entries.NewSearchLogQueryParams().WithTimeout(0).WithEntry(query))
-	if err != nil {
-		return nil, plain(err)
+	if err == nil {
+		return ok.GetPayload(), nil
 	}
-	return ok.GetPayload(), nil
+	err = v.plain(err)
+	if !errors.Is(err, ErrTooLarge) || len(globals)+len(ids) < 2 {
+		return nil, err
+	}
+	g, i := (len(globals)+1)/2, len(ids)/2
+	first, err := v.retrieve(ctx, globals[:g], ids[:i])
+	if err != nil {
+		return nil, err
+	}
+	rest, err := v.retrieve(ctx, globals[g:], ids[i:])
+	return append(first, rest...), err
 }
 
 func (v *V1) searchIndex(ctx context.Context, hash string) ([]string, error) {
 	ok, err := v.api.Index.SearchIndexContext(ctx, index.NewSearchIndexParams().WithTimeout(0).WithQuery(&models.SearchIndex{Hash: hash}))
 	if err != nil {
-		return nil, plain(err)
+		return nil, v.plain(err)
 	}
 	return ok.GetPayload(), nil
 }
 
 // plain takes off what net/http wraps around a RoundTripper's error.
-func plain(err error) error {
+func (v *V1) plain(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		return u.Err
 	}
-	return fmt.Errorf("reading the answer: %w", err)
+	return v.unusable(err)
 }
 
 // refused reports whether a server answered with one of these statuses.

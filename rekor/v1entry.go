@@ -23,12 +23,12 @@ type Found struct {
 // found reads one element of an answer: an object with one key, the entry id.
 func (v *V1) found(answer models.LogEntry) (Found, error) {
 	if len(answer) != 1 {
-		return Found{}, fmt.Errorf("an answer with %d entries in one", len(answer))
+		return Found{}, v.unusable(fmt.Errorf("%d entries in one", len(answer)))
 	}
 	for id, e := range answer {
 		f, err := v.entry(id, e)
 		if err != nil {
-			return Found{}, fmt.Errorf("entry %.100q: %w", id, err)
+			return Found{}, v.unusable(fmt.Errorf("entry %.100q: %w", id, err))
 		}
 		return f, nil
 	}

@@ -105,7 +105,8 @@ func (s *shard) Leaves(ctx context.Context, head monitor.Head, from, to uint64) 
 }
 
 // fill asks for the leaves from index at on and puts each into its place, by the
-// index it says itself: the server leaves out what it lacks and keeps no order.
+// index it says itself: the server leaves out what it lacks and keeps no order. An
+// entry that cannot be read spoils no other one.
 func (s *shard) fill(ctx context.Context, into []monitor.Leaf, at uint64) error {
 	globals := make([]int64, len(into))
 	for i := range into {
@@ -115,17 +116,20 @@ func (s *shard) fill(ctx context.Context, into []monitor.Leaf, at uint64) error 
 	if err != nil {
 		return err
 	}
+	var unreadable error
 	for _, e := range answer {
 		f, err := s.v.found(e)
+		if err == nil {
+			err = s.holds(f)
+		}
 		if err != nil {
-			return err
-		}
-		if err := s.holds(f); err != nil {
-			return err
-		}
-		if i := f.Proof.Leaf.Index - at; i < uint64(len(into)) {
+			unreadable = err
+		} else if i := f.Proof.Leaf.Index - at; i < uint64(len(into)) {
 			into[i] = f.Proof.Leaf
 		}
 	}
-	return nil
+	if run(into) == len(into) {
+		return nil
+	}
+	return unreadable
 }

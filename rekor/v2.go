@@ -62,6 +62,9 @@ func (v *V2) Logs(ctx context.Context) ([]monitor.Served, error) {
 	if err != nil {
 		return nil, fmt.Errorf("head of %s: %w", v.origin, err)
 	}
+	if first, _, _ := strings.Cut(string(signed), "\n"); first != v.origin {
+		return nil, fmt.Errorf("head of %s: %w", v.origin, v.unusable(fmt.Errorf("it begins with %.80q; is this the address of the log?", first)))
+	}
 	key := v.keyOf(string(signed))
 	return []monitor.Served{{
 		Log:      monitor.Log{Origin: v.origin, KeyID: key.KeyID, API: monitor.V2, URL: v.url, Key: key.VKey},
@@ -157,7 +160,7 @@ func (v *V2) bundle(ctx context.Context, b, size uint64, into []monitor.Leaf, fi
 	}
 	if err := splitBundle(raw, n, into, int(first-b*layout.EntryBundleWidth), first); err != nil {
 		clear(into)
-		return len(raw), fmt.Errorf("%s of %s: %w", path(width), v.origin, err)
+		return len(raw), fmt.Errorf("%s of %s: %w", path(width), v.origin, v.unusable(err))
 	}
 	return len(raw), nil
 }
