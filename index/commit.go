@@ -16,6 +16,8 @@ type sifting struct {
 	kinds map[string]int // all leaves, by kind
 	bound []*found
 	free  []freeLeaf
+
+	malformed []malformed // the first of them
 }
 
 // A freeLeaf concerns no file that is known, and could concern one that comes.
@@ -136,6 +138,9 @@ func (s *Store) sift(l monitor.Log, leaves []monitor.Leaf, hashes []monitor.Hash
 		kind, digest, ok, likely, err := Peek(leaves[i].Data, &scratch)
 		kind = kindOf(kind, err)
 		w.kinds[kind]++
+		if kind == kindMalformed {
+			w.malform(leaves[i], hashes[i], err)
+		}
 		named, failed := s.names(hashes[i][:])
 		expected := false
 		if failed == nil && err == nil && ok {
@@ -170,7 +175,7 @@ func kindOf(kind string, err error) string {
 	case errors.As(err, &k):
 		return k.Kind
 	}
-	return "malformed"
+	return kindMalformed
 }
 
 // decode is Decode for leaves that are kept whatever they hold.

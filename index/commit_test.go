@@ -65,6 +65,9 @@ func TestCommitBindsKnownFiles(t *testing.T) {
 	if n := countRows(t, s, `SELECT count(*) FROM unjudged`); n != 3 {
 		t.Errorf("%d pairs to judge", n)
 	}
+	if n := countRows(t, s, `SELECT count(*) FROM malformed WHERE idx IN (5, 6)`); n != 2 {
+		t.Errorf("%d malformed leaves on record, want 2", n)
+	}
 	st, err := s.LogStatuses(t.Context())
 	ok(t, err)
 	if diff := cmp.Diff([]monitor.Range{{From: 0, To: 8}}, st[0].Coverage); diff != "" || *st[0].Next != 8 {

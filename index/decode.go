@@ -20,13 +20,16 @@ func (e *KindError) Error() string { return "leaf of kind " + e.Kind + " is not 
 
 // Kinds that Decode understands, as Entry.Kind.
 const (
-	kindDSSE1    = "dsse/0.0.1"
-	kindDSSE2    = "dsse/0.0.2"
-	kindHashed1  = "hashedrekord/0.0.1"
-	kindHashed2  = "hashedrekord/0.0.2"
-	kindInToto1  = "intoto/0.0.1"
-	kindInToto2  = "intoto/0.0.2"
-	kindOther    = "other"
+	kindDSSE1   = "dsse/0.0.1"
+	kindDSSE2   = "dsse/0.0.2"
+	kindHashed1 = "hashedrekord/0.0.1"
+	kindHashed2 = "hashedrekord/0.0.2"
+	kindInToto1 = "intoto/0.0.1"
+	kindInToto2 = "intoto/0.0.2"
+	kindOther   = "other"
+
+	kindMalformed = "malformed" // of no Entry, but counted and recorded
+
 	maxLeafBytes = 4 << 20 // v1 leaves of kinds that embed their artifact are this large at most
 )
 

@@ -86,6 +86,9 @@ func (s *Store) save(t *tx, w *sifting, log int64, head monitor.Head, proof []mo
 			}
 		}
 	}
+	if err := t.saveMalformed(w.malformed, log, s.now().UnixMicro()); err != nil {
+		return err
+	}
 	return s.saveFree(t, w.free, log)
 }
 

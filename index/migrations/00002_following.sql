@@ -79,3 +79,14 @@ CREATE TABLE identity_lookups (
   PRIMARY KEY (project_id, server, identity)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX identity_lookups_due ON identity_lookups (server, next) WHERE next IS NOT NULL;
+
+-- Leaves that are not what their kind demands, the first ones of each log.
+CREATE TABLE malformed (
+  log_id    INTEGER NOT NULL REFERENCES logs (id),
+  idx       INTEGER NOT NULL,
+  leaf_hash BLOB    NOT NULL CHECK (length(leaf_hash) = 32),
+  bytes     INTEGER NOT NULL,
+  why       TEXT    NOT NULL,
+  seen      INTEGER NOT NULL,
+  PRIMARY KEY (log_id, idx)
+) STRICT, WITHOUT ROWID;
