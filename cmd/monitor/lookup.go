@@ -92,12 +92,19 @@ func (f *finder) once(ctx context.Context) error {
 	return errors.Join(append(errs, f.fetchWanted(ctx))...)
 }
 
+// lookupFailures is how many files may fail, each for a reason of its own, before a
+// round is given up.
+const lookupFailures = 10
+
+// lookUp stops where the log cannot be asked. An answer about one file that cannot
+// be used is no reason to leave out the next file.
 func (f *finder) lookUp(ctx context.Context, s server) error {
 	var served []monitor.Served
+	var failed []error
 	for ctx.Err() == nil {
 		due, err := f.store.DueLookups(ctx, s.String(), time.Now(), lookupBatch)
 		if err != nil || len(due) == 0 {
-			return err
+			return errors.Join(append(failed, err)...)
 		}
 		if served == nil {
 			if served, err = s.Logs(ctx); err != nil {
@@ -106,12 +113,29 @@ func (f *finder) lookUp(ctx context.Context, s server) error {
 		}
 		for _, l := range due {
 			if err := f.lookUpFile(ctx, s, served, l); err != nil {
-				return err
+				failed = append(failed, err)
+				if !answered(err) || len(failed) == lookupFailures {
+					return errors.Join(failed...)
+				}
 			}
 		}
 		f.changed()
 	}
 	return ctx.Err()
+}
+
+// answered reports whether a failure lies in the answer to one question, so that
+// the next question is worth asking.
+func answered(err error) bool {
+	return rekor.Answered(err) || errors.Is(err, monitor.ErrMalformedHead)
+}
+
+// worse is the failure to go by, of two.
+func worse(a, b error) error {
+	if b == nil || a != nil && !answered(a) {
+		return a
+	}
+	return b
 }
 
 // lookUpFile asks about one file and records the answer. A failure to ask leaves
@@ -147,29 +171,26 @@ func (f *finder) ask(ctx context.Context, s server, served []monitor.Served, l i
 			globals = append(globals, p.Global)
 		}
 	}
-	ids, err := f.search(ctx, s, l.File)
-	if err != nil {
-		return 0, err
-	}
+	ids, failed := f.search(ctx, s, l.File)
 	found := 0
-	for len(globals)+len(ids) > 0 {
+	for len(globals)+len(ids) > 0 && (failed == nil || answered(failed)) {
 		g, i := min(len(globals), rekor.MaxEntries), 0
 		i = min(len(ids), rekor.MaxEntries-g)
 		entries, err := s.v1.Entries(ctx, globals[:g], ids[:i])
-		if err != nil {
-			return found, err
-		}
+		failed = worse(failed, err)
 		globals, ids = globals[g:], ids[i:]
 		for _, e := range entries {
 			if err := f.keep(ctx, served, e, l.File.ID); err != nil {
-				return found, err
+				failed = worse(failed, err)
+				continue
 			}
 			found++
 		}
 	}
-	return found, nil
+	return found, failed
 }
 
+// search returns what it has found although a later question failed.
 func (f *finder) search(ctx context.Context, s server, file index.File) ([]string, error) {
 	if s.config.Follow != monitor.FollowLookup {
 		return nil, nil
@@ -184,15 +205,17 @@ func (f *finder) search(ctx context.Context, s server, file index.File) ([]strin
 		hashes = append(hashes, hex.EncodeToString(sum[:]))
 	}
 	var ids []string
+	var failed error
 	seen := make(map[string]bool)
 	for _, h := range hashes {
 		answer, err := s.v1.Search(ctx, "sha256:"+h)
 		if errors.Is(err, rekor.ErrNoIndex) {
 			return nil, nil
 		}
-		if err != nil {
-			return nil, err
+		if err != nil && !answered(err) {
+			return ids, err
 		}
+		failed = worse(failed, err)
 		for _, id := range answer {
 			if !seen[id] {
 				seen[id] = true
@@ -200,7 +223,7 @@ func (f *finder) search(ctx context.Context, s server, file index.File) ([]strin
 			}
 		}
 	}
-	return ids, nil
+	return ids, failed
 }
 
 func isKeyOf(served []monitor.Served, id monitor.Hash) bool {
@@ -224,7 +247,7 @@ func (f *finder) keep(ctx context.Context, served []monitor.Served, e rekor.Foun
 		}
 		return f.store.CommitFound(ctx, proven, file)
 	}
-	return fmt.Errorf("entry %s is in a tree that the log does not list", e.EntryID)
+	return fmt.Errorf("%w: entry %s is in a tree that the log does not list", rekor.ErrUnusable, e.EntryID)
 }
 
 // fetchWanted fetches leaves that were read before their file appeared.
