@@ -199,7 +199,7 @@ func (c Config) check() (problem, at string) {
 		case l.URL == "" && l.Origin == "":
 			return "a log needs a url or an origin", at
 		case l.URL != "" && !isHTTP(l.URL):
-			return fmt.Sprintf("url %q is no http or https address", l.URL), at + ".url"
+			return fmt.Sprintf("url %q is no http or https address", redact(l.URL)), at + ".url"
 		case l.Follow != "" && l.Follow != monitor.FollowHead && l.Follow != monitor.FollowTail && l.Follow != monitor.FollowLookup && l.Follow != followNone:
 			return fmt.Sprintf("follow is %q; it must be head, lookup, tail or none", l.Follow), at + ".follow"
 		case l.Follow == monitor.FollowLookup && l.API == monitor.V2:
@@ -222,12 +222,12 @@ func (c Config) check() (problem, at string) {
 	}
 	for i, m := range c.Monitors {
 		if !isHTTP(m) {
-			return fmt.Sprintf("%q is no http or https address", m), fmt.Sprintf("$.monitors[%d]", i)
+			return fmt.Sprintf("%q is no http or https address", redact(m)), fmt.Sprintf("$.monitors[%d]", i)
 		}
 	}
 	switch {
 	case c.TUF.URL != "" && !isHTTP(c.TUF.URL):
-		return fmt.Sprintf("url %q is no http or https address", c.TUF.URL), "$.tuf.url"
+		return fmt.Sprintf("url %q is no http or https address", redact(c.TUF.URL)), "$.tuf.url"
 	case c.TUF.URL != "" && c.TUF.Root == "":
 		return "another repository needs its own root to start from: give the file with root", "$.tuf.url"
 	}
@@ -235,7 +235,7 @@ func (c Config) check() (problem, at string) {
 		return "rate is negative", "$.pypi.rate"
 	}
 	if !isHTTP(c.PyPI.URL) {
-		return fmt.Sprintf("url %q is no http or https address", c.PyPI.URL), "$.pypi.url"
+		return fmt.Sprintf("url %q is no http or https address", redact(c.PyPI.URL)), "$.pypi.url"
 	}
 	return "", ""
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"sync/atomic"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"sigtrail/index"
 	"sigtrail/monitor"
 	"sigtrail/pypi"
+	"sigtrail/rekor"
 )
 
 // A daemon is sigtrail's parts, wired. Its workers, a line each; channels only
@@ -38,9 +38,9 @@ type daemon struct {
 	witnesses *monitor.WitnessPolicy
 	sinks     []alerts.Sink
 
-	http  *http.Client // nil: the readers' own
-	trust *trustKeeper
-	store *index.Store
+	readers rekor.Options // what the configuration does not say: patience, transport
+	trust   *trustKeeper
+	store   *index.Store
 
 	metrics   *monitor.Metrics
 	keeper    *monitor.Keeper

@@ -78,7 +78,7 @@ func (l LogConfig) withDefaults() (LogConfig, error) {
 	if l.Origin == "" {
 		u, err := url.Parse(l.URL)
 		if err != nil {
-			return l, fmt.Errorf("%w: log %q: %w", errConfig, l.URL, err)
+			return l, fmt.Errorf("%w: log %s: no readable address", errConfig, redact(l.URL))
 		}
 		l.Origin = u.Hostname()
 	}
@@ -113,7 +113,8 @@ func (d *daemon) server(l LogConfig) (server, error) {
 		d.trust.vouch(key)
 		keys = func() []rekor.Tlog { return []rekor.Tlog{key} }
 	}
-	o := rekor.Options{URL: l.URL, Origin: l.Origin, Keys: keys, HTTP: d.http, Rate: rate.Limit(l.Rate), UserAgent: userAgent, Log: d.log, Registerer: d.registry}
+	o := d.readers
+	o.URL, o.Origin, o.Keys, o.Rate, o.UserAgent, o.Log, o.Registerer = l.URL, l.Origin, keys, rate.Limit(l.Rate), userAgent, d.log, d.registry
 	s := server{config: l}
 	var err error
 	if l.API == monitor.V1 {

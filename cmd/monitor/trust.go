@@ -120,7 +120,7 @@ func (t *trustKeeper) source() string {
 	case t.config.TrustedRoot != "":
 		return "file " + t.config.TrustedRoot
 	case t.config.TUF.URL != "":
-		return "TUF " + t.config.TUF.URL
+		return "TUF " + redact(t.config.TUF.URL)
 	}
 	return "TUF"
 }
