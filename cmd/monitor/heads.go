@@ -89,13 +89,13 @@ func fetchHeads(ctx context.Context, u *url.URL) ([][]byte, error) {
 		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 			err = wrapped.Err // without the address, which may hold a password
 		}
-		return nil, fmt.Errorf("asking %s for heads: %w", u.Redacted(), err)
+		return nil, fmt.Errorf("asking %s for heads: %w", redact(u.String()), err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("asking %s for heads: status %d", u.Redacted(), resp.StatusCode)
+		return nil, fmt.Errorf("asking %s for heads: status %d", redact(u.String()), resp.StatusCode)
 	}
-	return readHeads(resp.Body, u.Redacted())
+	return readHeads(resp.Body, redact(u.String()))
 }
 
 func readHeads(r io.Reader, name string) ([][]byte, error) {

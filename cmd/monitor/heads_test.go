@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -322,4 +323,23 @@ func TestStatus(t *testing.T) {
 	if text, code = status(); code != exitConvicts || !strings.Contains(text, "CONFLICT") {
 		t.Errorf("after a fork: exit code %d, want %d; said\n%s", code, exitConvicts, text)
 	}
+}
+
+// Where another monitor cannot be asked, its address is shown without what opens it.
+func TestPeerPassword(t *testing.T) {
+	answer := http.StatusForbidden
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(answer) }))
+	address := must(url.Parse(strings.Replace(server.URL, "http://", "http://token-"+secret+":"+secret+"@", 1) + "/heads?key=" + secret))
+	ask := func() {
+		t.Helper()
+		_, err := fetchHeads(t.Context(), address)
+		if err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), address.Host) {
+			t.Errorf("error %v", err)
+		}
+	}
+	ask()
+	answer = http.StatusOK // and no head
+	ask()
+	server.Close()
+	ask()
 }
