@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ import (
 
 	formats "github.com/transparency-dev/formats/note"
 
+	"sigtrail/internal/lab"
 	"sigtrail/monitor"
 )
 
@@ -239,3 +241,16 @@ func newTestV2(t testing.TB, n int, leaf func(i int) []byte) (*testV2, *V2) {
 }
 
 func shortLeaf(i int) []byte { return fmt.Appendf(nil, "leaf %d", i) }
+
+// newLabCA is the lab's signing authority, one for all tests.
+var newLabCA = func() func(t *testing.T) *lab.CA {
+	ca := sync.OnceValues(lab.NewCA)
+	return func(t *testing.T) *lab.CA {
+		t.Helper()
+		c, err := ca()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+}()

@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
+	"github.com/go-openapi/strfmt"
 	"github.com/sigstore/rekor/pkg/generated/client"
 	"github.com/sigstore/rekor/pkg/generated/models"
 	"golang.org/x/mod/sumdb/note"
@@ -195,18 +197,47 @@ func (v *V1) Search(ctx context.Context, hash string) ([]string, error) {
 	if !hashQuery.MatchString(hash) {
 		return nil, fmt.Errorf("searching the log for %.150q: want sha256:HEX", hash)
 	}
-	ids, err := v.searchIndex(ctx, hash)
+	return v.search(ctx, hash, &models.SearchIndex{Hash: hash})
+}
+
+// maxSubject is the longest subject, in characters, that a server takes.
+const maxSubject = 512
+
+// ErrSubject is a name that no server can be asked for.
+var ErrSubject = errors.New("the search index cannot be asked for this name")
+
+// SearchSubject asks the search index for the ids of entries whose certificate bears
+// a name: a whole SAN, the e-mail address of a person or the URI of a workflow with
+// its "@refs/…". Case does not count, beginnings do not match. The index is best
+// effort, and a server before v1.5.4 answers nothing for names that are no e-mail
+// addresses; an empty answer proves nothing. Anybody can log a certificate with
+// anybody's name. Errors: ErrSubject for a name that cannot be asked for, ErrNoIndex
+// when there is no index, ErrTooLarge for more than some 50,000 entries.
+func (v *V1) SearchSubject(ctx context.Context, san string) ([]string, error) {
+	if !utf8.ValidString(san) || san == "" || utf8.RuneCountInString(san) > maxSubject {
+		return nil, fmt.Errorf("%w: %.150q: want 1 to %d characters of UTF-8", ErrSubject, san, maxSubject)
+	}
+	query := &models.SearchIndex{Subject: san}
+	if strfmt.IsEmail(san) {
+		query = &models.SearchIndex{Email: strfmt.Email(san)} // all versions know this one
+	}
+	return v.search(ctx, strconv.Quote(san), query)
+}
+
+// search asks the search index; what is for errors.
+func (v *V1) search(ctx context.Context, what string, query *models.SearchIndex) ([]string, error) {
+	ids, err := v.searchIndex(ctx, query)
 	if refused(err, http.StatusNotFound, http.StatusNotImplemented) {
 		return nil, fmt.Errorf("%w: %w", ErrNoIndex, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("searching the log for %s: %w", hash, err)
+		return nil, fmt.Errorf("searching the log for %s: %w", what, err)
 	}
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
 	for _, id := range ids {
 		if !entryID.MatchString(id) {
-			return nil, fmt.Errorf("searching the log for %s: entry id %.100q", hash, id)
+			return nil, fmt.Errorf("searching the log for %s: entry id %.100q", what, id)
 		}
 	}
 	return ids, nil

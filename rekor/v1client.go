@@ -25,7 +25,7 @@ const (
 	maxInfo    = 1 << 20
 	maxProof   = 64 << 10
 	maxEntries = 8 << 20 // 10 entries; one is at most some 100 KB
-	maxIDs     = 1 << 20
+	maxIDs     = 4 << 20 // some 50,000 ids
 )
 
 // newV1Client sets the generated client on top of the fetcher, which does pacing,
@@ -138,8 +138,8 @@ func (v *V1) retrieve(ctx context.Context, globals []int64, ids []string) ([]mod
 	return append(first, rest...), err
 }
 
-func (v *V1) searchIndex(ctx context.Context, hash string) ([]string, error) {
-	ok, err := v.api.Index.SearchIndexContext(ctx, index.NewSearchIndexParams().WithTimeout(0).WithQuery(&models.SearchIndex{Hash: hash}))
+func (v *V1) searchIndex(ctx context.Context, query *models.SearchIndex) ([]string, error) {
+	ok, err := v.api.Index.SearchIndexContext(ctx, index.NewSearchIndexParams().WithTimeout(0).WithQuery(query))
 	if err != nil {
 		return nil, v.plain(err)
 	}

@@ -66,11 +66,15 @@ func hexSum(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// envelope is what a client sends to v1, of which the log keeps the hash.
+func (s Signed) envelope() []byte {
+	return fmt.Appendf(nil, `{"payload":%q,"payloadType":"application/vnd.in-toto+json","signatures":[{"sig":%q}]}`, b64(s.Statement), b64(s.Signature))
+}
+
 // leafV1 is the canonical body of a v1 dsse entry.
 func (s Signed) leafV1() []byte {
-	envelope := fmt.Sprintf(`{"payload":%q,"payloadType":"application/vnd.in-toto+json","signatures":[{"sig":%q}]}`, b64(s.Statement), b64(s.Signature))
 	return fmt.Appendf(nil, `{"apiVersion":"0.0.1","kind":"dsse","spec":{"envelopeHash":{"algorithm":"sha256","value":"%s"},"payloadHash":{"algorithm":"sha256","value":"%s"},"signatures":[{"signature":"%s","verifier":"%s"}]}}`,
-		hexSum([]byte(envelope)), hexSum(s.Statement), b64(s.Signature), b64(certPEM(s.Cert)))
+		hexSum(s.envelope()), hexSum(s.Statement), b64(s.Signature), b64(certPEM(s.Cert)))
 }
 
 // leafV2 is the canonical body of a v2 hashedrekord entry over the PAE.

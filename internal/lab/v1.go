@@ -12,11 +12,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/mail"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/transparency-dev/merkle/rfc6962"
 )
@@ -32,7 +34,7 @@ type V1 struct {
 
 	mu     sync.Mutex
 	shards []*shard
-	index  map[string][]string // "sha256:HEX" → entry ids
+	index  map[string][]string // key in lower case → entry ids
 }
 
 type shard struct {
@@ -105,14 +107,29 @@ type Entry struct {
 
 // Log adds an attestation as a dsse entry and to the search index.
 func (v *V1) Log(s Signed) (Entry, error) {
-	return v.LogLeaf(s.leafV1(), "sha256:"+hex.EncodeToString(s.SHA256[:]), "sha256:"+hexSum(s.Statement))
+	keys := append(subjects(s.Cert), "sha256:"+hexSum(certPEM(s.Cert)), "sha256:"+hexSum(s.envelope()), "sha256:"+hexSum(s.Statement), "sha256:"+hex.EncodeToString(s.SHA256[:]))
+	return v.LogLeaf(s.leafV1(), keys...)
 }
 
 // LogFile adds a hashedrekord over a file's own digest, as signing tools do
 // outside PyPI. The signature is taken as it is.
 func (v *V1) LogFile(digest [32]byte, signature, cert []byte) (Entry, error) {
-	return v.LogLeaf(fmt.Appendf(nil, `{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{"data":{"hash":{"algorithm":"sha256","value":"%x"}},"signature":{"content":"%s","publicKey":{"content":"%s"}}}}`,
-		digest, b64(signature), b64(certPEM(cert))), "sha256:"+hex.EncodeToString(digest[:]))
+	leaf := fmt.Appendf(nil, `{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{"data":{"hash":{"algorithm":"sha256","value":"%x"}},"signature":{"content":"%s","publicKey":{"content":"%s"}}}}`,
+		digest, b64(signature), b64(certPEM(cert)))
+	return v.LogLeaf(leaf, append(subjects(cert), hexSum(certPEM(cert)), "sha256:"+hex.EncodeToString(digest[:]))...)
+}
+
+// subjects are a certificate's names, by which entries are indexed too.
+func subjects(der []byte) []string {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil
+	}
+	names := slices.Clone(cert.EmailAddresses)
+	for _, u := range cert.URIs {
+		names = append(names, u.String())
+	}
+	return names
 }
 
 // LogLeaf adds any leaf to the active shard, and to the search index under keys.
@@ -123,10 +140,23 @@ func (v *V1) LogLeaf(leaf []byte, keys ...string) (Entry, error) {
 	idx := s.append(leaf)
 	s.times = append(s.times, v.clock().Unix())
 	id := entryID(s.treeID, leaf)
+	v.addToIndex(id, keys)
+	return v.entry(s, s.honest, idx)
+}
+
+// Index adds an entry id to the search index under keys, whether or not there is such
+// an entry: the index proves nothing.
+func (v *V1) Index(id string, keys ...string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.addToIndex(id, keys)
+}
+
+func (v *V1) addToIndex(id string, keys []string) {
 	for _, k := range keys {
+		k = strings.ToLower(k)
 		v.index[k] = append(v.index[k], id)
 	}
-	return v.entry(s, s.honest, idx)
 }
 
 func entryID(treeID uint64, leaf []byte) string {
@@ -360,19 +390,32 @@ func (v *V1) serveRetrieve(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, answers)
 }
 
+// serveIndex answers a query by hash, e-mail address or certificate name, or for all
+// that match any of them.
 func (v *V1) serveIndex(w http.ResponseWriter, r *http.Request) {
 	var q struct {
-		Hash string `json:"hash"`
+		Hash    string `json:"hash"`
+		Email   string `json:"email"`
+		Subject string `json:"subject"`
 	}
 	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&q); err != nil {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	ids := v.index[strings.ToLower(q.Hash)]
-	if ids == nil {
-		ids = []string{}
+	if _, err := mail.ParseAddress(q.Email); q.Email != "" && err != nil {
+		refuse(w, http.StatusUnprocessableEntity, "email in body must be of type email")
+		return
 	}
-	reply(w, http.StatusOK, ids)
+	if utf8.RuneCountInString(q.Subject) > 512 {
+		refuse(w, http.StatusUnprocessableEntity, "subject in body should be at most 512 chars long")
+		return
+	}
+	ids := []string{}
+	for _, key := range []string{q.Hash, q.Email, q.Subject} {
+		ids = append(ids, v.index[strings.ToLower(key)]...)
+	}
+	slices.Sort(ids)
+	reply(w, http.StatusOK, slices.Compact(ids))
 }
 
 // keyIDv2 is C2SP signed-note's key id for Ed25519, whole.
