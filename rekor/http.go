@@ -8,15 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"golang.org/x/time/rate"
 )
 
 // ErrTooLarge is an answer that is longer than its kind can be. It is counted after
@@ -28,6 +27,8 @@ type StatusError struct {
 	Status int
 	Path   string // of the request, without host and query
 	Said   string // beginning of the body, printable
+
+	pause time.Duration // Retry-After; 0: none
 }
 
 func (e *StatusError) Error() string {
@@ -43,17 +44,13 @@ func (e *StatusError) Error() string {
 type fetcher struct {
 	name    string // of the server, for logs and metrics
 	client  *http.Client
-	pace    *rate.Limiter
+	pace    *pace
 	timeout time.Duration
 	tries   int
 	maxWait time.Duration
 	agent   string
 	log     *slog.Logger
 	metrics *metrics
-
-	// holdUntil, Unix nanoseconds: a server that names a time to come back is
-	// not asked before it by any of the requests under way.
-	holdUntil atomic.Int64
 }
 
 func newFetcher(o Options, name string) (*fetcher, error) {
@@ -61,12 +58,8 @@ func newFetcher(o Options, name string) (*fetcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	burst := 1
-	if o.Rate != rate.Inf {
-		burst = max(1, int(o.Rate))
-	}
 	f := &fetcher{
-		name: name, pace: rate.NewLimiter(o.Rate, burst), timeout: o.Timeout, tries: o.Tries,
+		name: name, pace: newPace(o.Rate, o.MaxRate, m.limit.WithLabelValues(name), m.slowdowns.WithLabelValues(name)), timeout: o.Timeout, tries: o.Tries,
 		maxWait: o.MaxWait, agent: o.UserAgent, log: o.Log, metrics: m,
 	}
 	f.client = &http.Client{Transport: defaultTransport(o.Concurrency), CheckRedirect: sameHost}
@@ -130,31 +123,56 @@ func (f *fetcher) do(ctx context.Context, a ask) ([]byte, string, error) {
 	if permanent := (*backoff.PermanentError)(nil); errors.As(err, &permanent) {
 		err = permanent.Unwrap()
 	}
-	if late := (delayed{}); errors.As(err, &late) {
-		err = late.error
-	}
 	if err != nil {
 		return nil, "", fmt.Errorf("asking %s: %w%s", f.name, err, advice(err))
 	}
 	return got.body, got.kind, nil
 }
 
-// delayed is an error together with the time the server asks to be left alone.
-type delayed struct {
-	error
-	after *backoff.RetryAfterError
-}
-
-func (d delayed) Unwrap() []error { return []error{d.error, d.after} }
-
-// once makes one attempt. The time limit covers the body too, so a server that
-// drips bytes cannot hold it.
-func (f *fetcher) once(ctx context.Context, a ask) (body []byte, kind string, err error) {
-	if err := f.turn(ctx); err != nil {
+// once makes one attempt, and tells pace and metrics how it went.
+func (f *fetcher) once(ctx context.Context, a ask) ([]byte, string, error) {
+	if err := f.pace.wait(ctx); err != nil {
 		return nil, "", err
 	}
-	start, outcome := time.Now(), "failed"
-	defer func() { f.metrics.asked(f.name, outcome, time.Since(start)) }()
+	sent := time.Now()
+	body, kind, err := f.attempt(ctx, a)
+	took := time.Since(sent)
+	f.metrics.asked(f.name, outcome(err), took)
+	switch {
+	case err == nil:
+		f.pace.answered(took)
+	case ctx.Err() == nil && overloaded(err):
+		f.pace.overloaded(sent, pauseOf(err))
+	}
+	return body, kind, err
+}
+
+// outcome is how an attempt went, for the metrics.
+func outcome(err error) string {
+	var status *StatusError
+	switch {
+	case err == nil:
+		return "200"
+	case errors.As(err, &status):
+		return strconv.Itoa(status.Status)
+	case errors.Is(err, context.Canceled):
+		return "cancelled"
+	}
+	return "failed"
+}
+
+// pauseOf is how long the server asks to be left alone; 0: it does not say.
+func pauseOf(err error) time.Duration {
+	var status *StatusError
+	if errors.As(err, &status) {
+		return status.pause
+	}
+	return 0
+}
+
+// attempt asks once. The time limit covers the body too, so a server that drips
+// bytes cannot hold it.
+func (f *fetcher) attempt(ctx context.Context, a ask) ([]byte, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, a.method, a.url.String(), bytes.NewReader(a.body))
@@ -170,52 +188,26 @@ func (f *fetcher) once(ctx context.Context, a ask) (body []byte, kind string, er
 		return nil, "", withoutURL(err)
 	}
 	defer resp.Body.Close()
-	outcome = strconv.Itoa(resp.StatusCode)
 	if resp.StatusCode != http.StatusOK {
 		return nil, "", f.refusal(a, resp)
 	}
-	body, err = readBody(resp, a.limit, a.hint)
+	body, err := readBody(resp, a.limit, a.hint)
 	if err != nil {
-		outcome = "failed"
 		return nil, "", fmt.Errorf("%s: %w", a.url.Path, err)
 	}
 	return body, resp.Header.Get("Content-Type"), nil
 }
 
-// turn waits for this request's turn under the rate limit and for the end of a
-// pause that the server asked for.
-func (f *fetcher) turn(ctx context.Context) error {
-	if err := f.pace.Wait(ctx); err != nil {
-		return err
-	}
-	pause := time.Until(time.Unix(0, f.holdUntil.Load()))
-	if pause <= 0 {
-		return nil
-	}
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
-}
-
-// refusal turns a status other than 200 into an error and heeds Retry-After.
+// refusal turns a status other than 200 into an error.
 func (f *fetcher) refusal(a ask, resp *http.Response) error {
 	e := &StatusError{Status: resp.StatusCode, Path: a.url.Path}
 	if a.url.User == nil { // else the answer may repeat the password
 		said, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
 		e.Said = printable(said)
 	}
-	pause, ok := retryAfter(resp.Header.Get("Retry-After"), time.Now())
-	if !ok || (e.Status != http.StatusTooManyRequests && e.Status != http.StatusServiceUnavailable) {
-		return e
-	}
-	pause = min(pause, f.maxWait)
-	f.holdUntil.Store(time.Now().Add(pause).UnixNano())
-	return delayed{e, &backoff.RetryAfterError{Duration: pause}}
+	pause, _ := retryAfter(resp.Header.Get("Retry-After"), time.Now())
+	e.pause = min(pause, f.maxWait)
+	return e
 }
 
 // retryAfter reads a Retry-After value: seconds, or a date.
@@ -230,10 +222,9 @@ func retryAfter(v string, now time.Time) (time.Duration, bool) {
 	return 0, false
 }
 
-// worthRetrying reports whether the same request may succeed later: a failure on
-// the way, an overload, a server error. A refusal and an answer out of bounds
-// will be the same again.
-func worthRetrying(err error) bool {
+// overloaded reports whether an attempt failed as it does on a server that has too
+// much to do: with 429, with an error of its own, or too late.
+func overloaded(err error) bool {
 	var status *StatusError
 	if errors.As(err, &status) {
 		switch status.Status {
@@ -244,7 +235,16 @@ func worthRetrying(err error) bool {
 		}
 		return status.Status >= 500
 	}
-	return !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrUnusable)
+	var late net.Error
+	return errors.As(err, &late) && late.Timeout()
+}
+
+// worthRetrying reports whether the same request may succeed later: an overload, or
+// a failure on the way. A refusal and an answer out of bounds will be the same
+// again.
+func worthRetrying(err error) bool {
+	var status *StatusError
+	return overloaded(err) || !errors.As(err, &status) && !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrUnusable)
 }
 
 // readBody reads a whole body of at most limit bytes, unpacked if it is gzip that

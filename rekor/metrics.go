@@ -11,9 +11,11 @@ import (
 // metrics count what the logs are asked. All servers share one set, told apart by
 // a label.
 type metrics struct {
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	unusable *prometheus.CounterVec
+	requests  *prometheus.CounterVec
+	seconds   *prometheus.HistogramVec
+	limit     *prometheus.GaugeVec
+	slowdowns *prometheus.CounterVec
+	unusable  *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -31,6 +33,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "sigtrail_log_unusable_total",
 			Help: "Answers of transparency logs, or entries in them, that came whole and were not what was asked for.",
 		}, []string{"server"}),
+		limit: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sigtrail_log_rate_limit",
+			Help: "Requests a second that a transparency log is asked at most, at present; +Inf: no limit.",
+		}, []string{"server"}),
+		slowdowns: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sigtrail_log_slowdowns_total",
+			Help: "Times that the limit was lowered because the transparency log was overloaded.",
+		}, []string{"server"}),
 	}
 	if r == nil {
 		return m, nil
@@ -43,6 +53,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		return nil, err
 	}
 	if m.unusable, err = register(r, m.unusable); err != nil {
+		return nil, err
+	}
+	if m.limit, err = register(r, m.limit); err != nil {
+		return nil, err
+	}
+	if m.slowdowns, err = register(r, m.slowdowns); err != nil {
 		return nil, err
 	}
 	return m, nil

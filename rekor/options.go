@@ -31,8 +31,9 @@ type Options struct {
 	Keys   func() []Tlog // of the trusted root, as it is now; those of another name or generation are left aside
 
 	HTTP        *http.Client  // its transport is used; default: a client of our own
-	Rate        rate.Limit    // requests a second; default: 5 for Sigstore's own v1 servers, 100 for other v1 servers, no limit for v2
-	Concurrency int           // requests at a time for one call; default: 4 for v1, 8 for v2
+	Rate        rate.Limit    // requests a second to begin with; default: 5 for Sigstore's own v1 servers, 100 for other v1 servers, no limit for v2, or MaxRate if that is less
+	MaxRate     rate.Limit    // requests a second that a quiet server may come to; default: Rate
+	Concurrency int           // requests at a time for one call, at most; fewer where rate and latency need no more; default: 16 for v1, 8 for v2
 	Timeout     time.Duration // for one attempt, body included; default 30 s
 	Tries       int           // attempts for one request; default 4
 	MaxWait     time.Duration // between attempts, whatever Retry-After asks; default 60 s
@@ -64,7 +65,9 @@ func (o Options) withDefaults(api monitor.API) (Options, *url.URL, error) {
 	if o.Rate == 0 {
 		o.Rate = defaultRate(api, u.Hostname())
 	}
-	o.Concurrency = orDefault(o.Concurrency, map[monitor.API]int{monitor.V1: 4, monitor.V2: 8}[api])
+	o.MaxRate = orDefault(o.MaxRate, o.Rate)
+	o.Rate = min(o.Rate, o.MaxRate)
+	o.Concurrency = orDefault(o.Concurrency, map[monitor.API]int{monitor.V1: 16, monitor.V2: 8}[api])
 	o.Tries = orDefault(o.Tries, 4)
 	o.Timeout = orDefault(o.Timeout, 30*time.Second)
 	o.MaxWait = orDefault(o.MaxWait, time.Minute)

@@ -41,15 +41,16 @@ type TUFConfig struct {
 
 // LogConfig is one log, or for v1 one server with all its shards.
 type LogConfig struct {
-	API    monitor.API  `yaml:"api"`     // v1 or v2
-	Origin string       `yaml:"origin"`  // host part of the heads' first line; default: the URL's host
-	URL    string       `yaml:"url"`     // read address; default: https://ORIGIN, v2 with /api/v2/
-	Key    string       `yaml:"key"`     // PEM file; default: the trusted root's key for the origin
-	Follow monitor.Mode `yaml:"follow"`  // head, lookup (v1), tail, or none
-	Start  Start        `yaml:"start"`   // first leaf of a new tail: an index, or now
-	Rate   float64      `yaml:"rate"`    // requests a second, at most; 0: 5 for v1, no limit for v2
-	Batch  uint64       `yaml:"batch"`   // leaves a transaction, at most; 0: 1024 for v2, 500 for v1
-	MaxLag uint64       `yaml:"max_lag"` // leaves; a tail further behind skips to the head; 0: it never does
+	API     monitor.API  `yaml:"api"`      // v1 or v2
+	Origin  string       `yaml:"origin"`   // host part of the heads' first line; default: the URL's host
+	URL     string       `yaml:"url"`      // read address; default: https://ORIGIN, v2 with /api/v2/
+	Key     string       `yaml:"key"`      // PEM file; default: the trusted root's key for the origin
+	Follow  monitor.Mode `yaml:"follow"`   // head, lookup (v1), tail, or none
+	Start   Start        `yaml:"start"`    // first leaf of a new tail: an index, or now
+	Rate    float64      `yaml:"rate"`     // requests a second to begin with; 0: 5 for Sigstore's v1, 100 for other v1, no limit for v2
+	MaxRate float64      `yaml:"max_rate"` // requests a second that a quiet server may come to; 0: rate
+	Batch   uint64       `yaml:"batch"`    // leaves a transaction, at most; 0: 1024 for v2, 500 for v1
+	MaxLag  uint64       `yaml:"max_lag"`  // leaves; a tail further behind skips to the head; 0: it never does
 
 	explicit bool // origin was given
 }
@@ -206,8 +207,12 @@ func (c Config) check() (problem, at string) {
 			return "a v2 log has no search index to look up in; follow head or tail", at + ".follow"
 		case l.startProblem() != "":
 			return l.startProblem(), at + ".start"
-		case l.Rate < 0:
+		case !(l.Rate >= 0):
 			return "rate is negative", at + ".rate"
+		case !(l.MaxRate >= 0):
+			return "max_rate is negative", at + ".max_rate"
+		case l.MaxRate > 0 && l.Rate > l.MaxRate:
+			return "rate is above max_rate", at + ".rate"
 		}
 	}
 	for at, d := range map[string]Duration{"$.interval": c.Interval, "$.pypi.interval": c.PyPI.Interval} {

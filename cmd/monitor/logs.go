@@ -114,7 +114,7 @@ func (d *daemon) server(l LogConfig) (server, error) {
 		keys = func() []rekor.Tlog { return []rekor.Tlog{key} }
 	}
 	o := d.readers
-	o.URL, o.Origin, o.Keys, o.Rate, o.UserAgent, o.Log, o.Registerer = l.URL, l.Origin, keys, rate.Limit(l.Rate), userAgent, d.log, d.registry
+	o.URL, o.Origin, o.Keys, o.Rate, o.MaxRate, o.UserAgent, o.Log, o.Registerer = l.URL, l.Origin, keys, rate.Limit(l.Rate), rate.Limit(l.MaxRate), userAgent, d.log, d.registry
 	s := server{config: l}
 	var err error
 	if l.API == monitor.V1 {
