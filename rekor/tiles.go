@@ -107,7 +107,7 @@ func (v *V2) fetchTiles(ctx context.Context, ids []compact.NodeID, size uint64) 
 		}
 	}
 	var mu sync.Mutex
-	err = inParallel(ctx, v.concurrency, len(missing), func(ctx context.Context, i int) error {
+	err = inParallel(ctx, v.pace.width(v.concurrency), len(missing), func(ctx context.Context, i int) error {
 		raw, whole, err := v.tile(ctx, missing[i], size)
 		mu.Lock()
 		defer mu.Unlock()

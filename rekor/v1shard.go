@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 
 	"sigtrail/monitor"
 )
@@ -82,8 +83,8 @@ func (s *shard) holds(f Found) error {
 	return nil
 }
 
-// Leaves implements monitor.Source: several answers of MaxEntries at a time. When
-// one fails or lacks a leaf, the run ends before it.
+// Leaves implements monitor.Source: answers of MaxEntries, several at a time, as the
+// server's pace allows. When one fails or lacks a leaf, the run ends before it.
 func (s *shard) Leaves(ctx context.Context, head monitor.Head, from, to uint64) ([]monitor.Leaf, error) {
 	to = min(to, head.Size)
 	if from >= to || s.log.Global(to) > math.MaxInt64 || s.log.Global(to) < to {
@@ -91,22 +92,28 @@ func (s *shard) Leaves(ctx context.Context, head monitor.Head, from, to uint64) 
 	}
 	to = min(to, from+maxV1Run)
 	leaves := make([]monitor.Leaf, to-from)
-	err := inParallel(ctx, s.v.concurrency, int((to-from+MaxEntries-1)/MaxEntries), func(ctx context.Context, i int) error {
+	var read atomic.Int64
+	err := inParallel(ctx, s.v.pace.width(s.v.concurrency), int((to-from+MaxEntries-1)/MaxEntries), func(ctx context.Context, i int) error {
+		if i > 0 && read.Load() > maxRunBytes {
+			return errEnough
+		}
 		at := from + uint64(i)*MaxEntries
-		return s.fill(ctx, leaves[at-from:min(at+MaxEntries, to)-from], at)
+		window := leaves[at-from : min(at+MaxEntries, to)-from]
+		err := s.fill(ctx, window, at)
+		for _, l := range window {
+			read.Add(int64(len(l.Data) + len(l.SET)))
+		}
+		return err
 	})
 	if n := run(leaves); n > 0 {
 		return leaves[:n], nil
-	}
-	if err == nil {
-		err = fmt.Errorf("%w: the answer lacks it", monitor.ErrNotServed)
 	}
 	return nil, fmt.Errorf("leaf %d of %s: %w", from, s.log, err)
 }
 
 // fill asks for the leaves from index at on and puts each into its place, by the
-// index it says itself: the server leaves out what it lacks and keeps no order. An
-// entry that cannot be read spoils no other one.
+// index it says itself: the server leaves out what it lacks and keeps no order. It
+// fails when a place stays empty. An entry that cannot be read spoils no other one.
 func (s *shard) fill(ctx context.Context, into []monitor.Leaf, at uint64) error {
 	globals := make([]int64, len(into))
 	for i := range into {
@@ -128,8 +135,12 @@ func (s *shard) fill(ctx context.Context, into []monitor.Leaf, at uint64) error 
 			into[i] = f.Proof.Leaf
 		}
 	}
-	if run(into) == len(into) {
+	switch n := run(into); {
+	case n == len(into):
 		return nil
+	case unreadable != nil:
+		return unreadable
+	default:
+		return fmt.Errorf("%w: the answer lacks leaf %d", monitor.ErrNotServed, at+uint64(n))
 	}
-	return unreadable
 }

@@ -108,10 +108,8 @@ func (v *V2) partialOrFull(ctx context.Context, path func(p uint8) string, width
 	return raw, true, err
 }
 
-const (
-	maxRunBundles = 256      // bundles of one call of Leaves
-	maxRunBytes   = 64 << 20 // after which it starts no further bundle
-)
+// maxRunBundles bounds the bundles of one call of Leaves.
+const maxRunBundles = 256
 
 // Leaves implements monitor.Source. The leaves are slices of the bundles as they
 // were read: whoever keeps one for long keeps its whole bundle, so copy it then.
@@ -125,7 +123,7 @@ func (v *V2) Leaves(ctx context.Context, head monitor.Head, from, to uint64) ([]
 	to = min(to, (first+maxRunBundles)*width)
 	leaves := make([]monitor.Leaf, to-from)
 	var read atomic.Int64
-	err := inParallel(ctx, v.concurrency, int((to-1)/width-first)+1, func(ctx context.Context, i int) error {
+	err := inParallel(ctx, v.pace.width(v.concurrency), int((to-1)/width-first)+1, func(ctx context.Context, i int) error {
 		if i > 0 && read.Load() > maxRunBytes {
 			return errEnough
 		}
@@ -140,9 +138,6 @@ func (v *V2) Leaves(ctx context.Context, head monitor.Head, from, to uint64) ([]
 	}
 	return nil, fmt.Errorf("leaf %d of %s: %w", from, v.origin, err)
 }
-
-// errEnough ends a run that has become long enough in bytes.
-var errEnough = errors.New("enough read")
 
 // bundle reads the leaves from index first on that lie in bundle b, and returns
 // the length of the bundle in bytes.
