@@ -13,10 +13,10 @@ import (
 // transaction that writes it: certificates and signatures take far longer to
 // check than rows to write.
 type sifting struct {
-	kinds map[string]int // all leaves, by kind
-	bound []*found
-	free  []freeLeaf
-
+	kinds     map[string]int // all leaves, by kind
+	bound     []*found
+	free      []freeLeaf
+	unsigned  []uint64    // indexes of v1 leaves whose time the log has not signed
 	malformed []malformed // the first of them
 }
 
@@ -33,7 +33,7 @@ func (s *Store) Commit(ctx context.Context, b monitor.Batch) error {
 		return fmt.Errorf("log %q: a batch from %d to %d of %d leaves and %d hashes", b.Log.Origin, b.From.Next, b.To.Next, len(b.Leaves), len(b.Hashes))
 	}
 	began := time.Now()
-	err := s.index(ctx, "indexing leaves", func() (*sifting, error) {
+	err := s.index(ctx, "indexing leaves", b.Log, func() (*sifting, error) {
 		return s.sift(b.Log, b.Leaves, b.Hashes)
 	}, func(t *tx, w *sifting) error {
 		log, err := t.logID(b.Log)
@@ -58,7 +58,7 @@ func (s *Store) Commit(ctx context.Context, b monitor.Batch) error {
 // file in particular. What binds it to nothing is covered, and kept for files to
 // come like a tailed leaf. Committing it again adds nothing.
 func (s *Store) CommitFound(ctx context.Context, p monitor.Proven, file FileID) error {
-	return s.index(ctx, "indexing a leaf that was looked up", func() (*sifting, error) {
+	return s.index(ctx, "indexing a leaf that was looked up", p.Log, func() (*sifting, error) {
 		w, err := s.sift(p.Log, []monitor.Leaf{p.Leaf}, []monitor.Hash{p.Hash})
 		if err == nil && file != 0 {
 			s.bindSubject(w, p, file)
@@ -93,8 +93,8 @@ func (s *Store) CommitFound(ctx context.Context, p monitor.Proven, file FileID) 
 func (s *Store) bindSubject(w *sifting, p monitor.Proven, file FileID) {
 	if len(w.bound) == 0 {
 		entry, kind := decode(p.Leaf.Data)
-		f := &found{leaf: p.Leaf, hash: p.Hash, entry: entry, kind: kind}
-		s.examine(p.Log, f)
+		f := &found{leaf: p.Leaf, hash: p.Hash, entry: entry, kind: kind, setValid: len(w.unsigned) == 0 && p.Log.API == monitor.V1}
+		s.examine(f)
 		w.bound, w.free = []*found{f}, nil
 	}
 	f := w.bound[0]
@@ -108,7 +108,7 @@ func (s *Store) bindSubject(w *sifting, p monitor.Proven, file FileID) {
 
 // index sifts, then writes. A file may be stored between the two, for which the
 // sifting did not look: then it is done again while nobody else can write.
-func (s *Store) index(ctx context.Context, doing string, sift func() (*sifting, error), save func(*tx, *sifting) error) error {
+func (s *Store) index(ctx context.Context, doing string, l monitor.Log, sift func() (*sifting, error), save func(*tx, *sifting) error) error {
 	seen, err := s.generation(ctx)
 	if err != nil {
 		return s.fail(doing, err)
@@ -125,9 +125,20 @@ func (s *Store) index(ctx context.Context, doing string, sift func() (*sifting, 
 		if err != nil {
 			return err
 		}
-		t.then(func() { s.metrics.leaves(w.kinds) })
+		t.then(func() { s.tell(ctx, l, w) })
 		return save(t, w)
 	})
+}
+
+// tell counts what was indexed. Times that the log did not sign are said too: the
+// entries are kept, but somebody changed what the log says on its way, or the log
+// says what it would not sign.
+func (s *Store) tell(ctx context.Context, l monitor.Log, w *sifting) {
+	s.metrics.leaves(w.kinds)
+	if len(w.unsigned) > 0 {
+		s.metrics.unsigned.WithLabelValues(l.Origin).Add(float64(len(w.unsigned)))
+		s.log.WarnContext(ctx, "signed entry timestamps do not verify; the times of these entries are not used", "log", l.Origin, "leaves", len(w.unsigned), "first", w.unsigned[0])
+	}
 }
 
 // sift holds each leaf against the expected digests and verifies those that match.
@@ -135,6 +146,10 @@ func (s *Store) sift(l monitor.Log, leaves []monitor.Leaf, hashes []monitor.Hash
 	w := &sifting{kinds: make(map[string]int)}
 	var scratch Scratch
 	for i := range leaves {
+		signed := s.timeSigned(l, leaves[i])
+		if !signed && l.API == monitor.V1 {
+			w.unsigned = append(w.unsigned, leaves[i].Index)
+		}
 		kind, digest, ok, likely, err := Peek(leaves[i].Data, &scratch)
 		kind = kindOf(kind, err)
 		w.kinds[kind]++
@@ -150,7 +165,7 @@ func (s *Store) sift(l monitor.Log, leaves []monitor.Leaf, hashes []monitor.Hash
 			return nil, failed
 		}
 		if named || expected {
-			f, err := s.match(l, leaves[i], hashes[i], named)
+			f, err := s.match(l, leaves[i], hashes[i], named, signed)
 			if err != nil {
 				return nil, err
 			}
@@ -185,8 +200,8 @@ func decode(leaf []byte) (Entry, string) {
 }
 
 // match finds the files that a leaf concerns; nil if there are none after all.
-func (s *Store) match(l monitor.Log, leaf monitor.Leaf, hash monitor.Hash, named bool) (*found, error) {
-	f := &found{leaf: leaf, hash: hash}
+func (s *Store) match(l monitor.Log, leaf monitor.Leaf, hash monitor.Hash, named, signed bool) (*found, error) {
+	f := &found{leaf: leaf, hash: hash, setValid: signed}
 	f.entry, f.kind = decode(leaf.Data)
 	// Not the caller's context: see tx.
 	ctx := context.Background()
@@ -228,17 +243,20 @@ func (s *Store) match(l monitor.Log, leaf monitor.Leaf, hash monitor.Hash, named
 	if len(f.bindings) == 0 {
 		return nil, nil
 	}
-	s.examine(l, f)
+	s.examine(f)
 	return f, nil
 }
 
-// examine says what is to be thought of the entry's certificate and clock. The
-// certificate must hold at the entry's time: v1's integrated time where the log
-// has signed it, else, as v2 has no clock, when the certificate was issued.
-func (s *Store) examine(l monitor.Log, f *found) {
-	if s.trust.trust != nil && l.API == monitor.V1 && len(f.leaf.SET) > 0 {
-		f.setValid = s.trust.trust.SET(l, f.leaf) == nil
-	}
+// timeSigned reports whether the log has signed the time at which it says it took
+// the leaf in.
+func (s *Store) timeSigned(l monitor.Log, leaf monitor.Leaf) bool {
+	return l.API == monitor.V1 && s.trust.trust != nil && s.trust.trust.SET(l, leaf) == nil
+}
+
+// examine says what is to be thought of the entry's certificate. It must hold at the
+// entry's time: v1's integrated time where the log has signed it, else, as v2 has no
+// clock, when the certificate was issued.
+func (s *Store) examine(f *found) {
 	switch {
 	case f.entry.Cert != nil:
 		signer, err := ParseSigner(f.entry.Cert)

@@ -256,7 +256,7 @@ func TestFileBetweenSiftAndSave(t *testing.T) {
 	tr := begin(t, s, testLog)
 	b := tr.batch(t, newSigning(t, "o/r").attest(t, f))
 	sifts := 0
-	ok(t, s.index(t.Context(), "test", func() (*sifting, error) {
+	ok(t, s.index(t.Context(), "test", b.Log, func() (*sifting, error) {
 		w, err := s.sift(b.Log, b.Leaves, b.Hashes)
 		if sifts++; sifts == 1 {
 			listFiles(t, s, "p", 1, f)
@@ -390,4 +390,45 @@ func benchmarkCommit(b *testing.B, boundEvery int) {
 func BenchmarkCommit(b *testing.B) {
 	b.Run("unbound", func(b *testing.B) { benchmarkCommit(b, 0) })
 	b.Run("bound 1 in 20", func(b *testing.B) { benchmarkCommit(b, 20) })
+}
+
+// What was read with a bad signed entry timestamp gets its time when it is read with
+// a good one, and does not lose it again.
+func TestTimeSignedLater(t *testing.T) {
+	trust, registry := &fakeTrust{set: errors.New("no")}, prometheus.NewPedanticRegistry()
+	s := openTest(t, Options{Trust: trust, Registerer: registry})
+	f := aFile("p", "1")
+	listFiles(t, s, "p", 1, f)
+	v1 := monitor.Log{Origin: "rekor.example - 7", KeyID: monitor.Hash{3}, API: monitor.V1, URL: "https://rekor.example", TreeID: 7}
+	sg := newSigning(t, "o/r")
+	b := begin(t, s, v1).batch(t, sg.noise(1), sg.attestV1(t, f))
+	good := b.Leaves[1].IntegratedTime
+	expect := func(when string, valid bool, at int64) {
+		t.Helper()
+		e := allCases(t, s)[0].Bindings[0].Entry
+		if e.SETValid != valid || e.Leaf.IntegratedTime != at || e.Trust != "" {
+			t.Errorf("%s: SET valid %t, time %d, trust %q; want %t, %d", when, e.SETValid, e.Leaf.IntegratedTime, e.Trust, valid, at)
+		}
+	}
+	b.Leaves[1].IntegratedTime = 5 // long before the certificate
+	ok(t, s.Commit(t.Context(), b))
+	expect("tailed with a bad SET", false, 5)
+
+	trust.set = nil
+	b.Leaves[1].IntegratedTime = good
+	ok(t, s.CommitFound(t.Context(), proven(b, 1), 0))
+	expect("found with a good SET", true, good)
+
+	trust.set = errors.New("no")
+	b.Leaves[1].IntegratedTime = 6
+	ok(t, s.CommitFound(t.Context(), proven(b, 1), 0))
+	expect("found with a bad SET again", true, good)
+	families, err := registry.Gather()
+	ok(t, err)
+	for _, family := range families {
+		if family.GetName() == "sigtrail_set_failures_total" && family.GetMetric()[0].GetCounter().GetValue() == 3 { // two leaves, then one
+			return
+		}
+	}
+	t.Errorf("three failures are not counted: %v", families)
 }

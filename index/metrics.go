@@ -13,6 +13,7 @@ import (
 type metrics struct {
 	entries       *prometheus.CounterVec
 	bindings      *prometheus.CounterVec
+	unsigned      *prometheus.CounterVec
 	commitSeconds prometheus.Histogram
 
 	reg  prometheus.Registerer
@@ -25,6 +26,8 @@ func newMetrics() *metrics {
 			Help: "Proven leaves indexed, by kind; malformed and other are covered and not looked into."}, []string{"kind"}),
 		bindings: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_bindings_total",
 			Help: "Entries tied to a file, by the evidence for it."}, []string{"evidence"}),
+		unsigned: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_set_failures_total",
+			Help: "Leaves of v1 logs whose signed entry timestamp does not verify; their integrated time is not used."}, []string{"origin"}),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "sigtrail_commit_seconds",
 			Help: "Time to decode, bind and store one batch of leaves.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
 	}
@@ -45,7 +48,7 @@ func (m *metrics) register(reg prometheus.Registerer, s *Store) error {
 		return nil
 	}
 	m.reg = reg
-	for _, c := range []prometheus.Collector{m.entries, m.bindings, m.commitSeconds, &tables{s: s, failed: prometheus.NewCounter(prometheus.CounterOpts{
+	for _, c := range []prometheus.Collector{m.entries, m.bindings, m.unsigned, m.commitSeconds, &tables{s: s, failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "sigtrail_scrape_failures_total", Help: "Scrapes that could not read the database; they lack what is counted there."})}} {
 		if err := reg.Register(c); err != nil {
 			return err

@@ -53,15 +53,15 @@ const (
 	BySubject Evidence = "subject"
 )
 
-// Trust judges certificates and timestamps against the trusted root. It is
-// called for bound entries only: a chain check costs a millisecond.
+// Trust judges certificates and timestamps against the trusted root.
 type Trust interface {
 	// Chain returns nil when cert leads to a certificate authority of the
 	// trusted root that was valid at that time, for code signing, with a
 	// signed certificate timestamp where the root names certificate logs.
+	// It is called for bound entries only: it costs a millisecond.
 	Chain(cert *x509.Certificate, at time.Time) error
 	// SET returns nil when a v1 leaf's signed entry timestamp verifies under
-	// the log's key.
+	// the log's key. It is called for every v1 leaf.
 	SET(l monitor.Log, leaf monitor.Leaf) error
 }
 

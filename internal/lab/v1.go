@@ -34,7 +34,8 @@ type V1 struct {
 
 	mu     sync.Mutex
 	shards []*shard
-	index  map[string][]string // key in lower case → entry ids
+	index  map[string][]string      // key in lower case → entry ids
+	shifts map[uint64]time.Duration // lies about integrated times, by global index
 }
 
 type shard struct {
@@ -57,7 +58,7 @@ func NewV1(host string, clock func() time.Time) (*V1, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &V1{host: host, clock: clock, key: key, other: other, spki: spki, keyID: sha256.Sum256(spki), index: make(map[string][]string)}
+	v := &V1{host: host, clock: clock, key: key, other: other, spki: spki, keyID: sha256.Sum256(spki), index: make(map[string][]string), shifts: make(map[uint64]time.Duration)}
 	v.Rotate()
 	return v, nil
 }
@@ -76,10 +77,20 @@ func (v *V1) Active() *history {
 	return v.shards[len(v.shards)-1].history
 }
 
+// BadSET serves an entry, by its global index, with a time other than the one that
+// its signed entry timestamp is for. Heads and proofs do not tell: the tree does not
+// cover the time.
+func (v *V1) BadSET(global uint64, shift time.Duration) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.shifts[global] = shift
+}
+
 // Honest ends every lie of every shard.
 func (v *V1) Honest() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	clear(v.shifts)
 	for _, s := range v.shards {
 		s.Honest()
 	}
@@ -195,6 +206,7 @@ func (v *V1) entry(s *shard, t *tree, idx uint64) (Entry, error) {
 	message := fmt.Sprintf(`{"body":"%s","integratedTime":%d,"logID":"%x","logIndex":%d}`, b64(e.Body), e.IntegratedTime, v.keyID, e.Global)
 	sum := sha256.Sum256([]byte(message))
 	e.SET, err = ecdsa.SignASN1(rand.Reader, v.key, sum[:])
+	e.IntegratedTime += int64(v.shifts[e.Global].Seconds())
 	return e, err
 }
 
