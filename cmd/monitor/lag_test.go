@@ -104,6 +104,7 @@ func TestTailThatCannotKeepUp(t *testing.T) {
 	if entries, seconds := metricOf(d, "sigtrail_lag_entries"), metricOf(d, "sigtrail_lag_seconds"); entries == 0 || seconds == 0 {
 		t.Errorf("metrics: %v entries, %v seconds behind", entries, seconds)
 	}
+	w.grow(4000) // ten seconds at this rate, however slow the machine
 	size := w.lab.V1.Active().Size()
 	wait("a shrinking lag", func() bool { return said("shrinking") })
 	wait("the end of the log", func() bool {
