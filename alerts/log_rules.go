@@ -8,11 +8,11 @@ import (
 
 var logEquivocation = logRule(monitor.Equivocation, Critical,
 	"the log signed two trees of one size with different roots: it shows different histories to different people",
-	"keep the evidence, trust nothing new from this log, and tell the log's operator and other monitors")
+	"export the evidence (monitor evidence), trust nothing new from this log, and tell the log's operator and other monitors")
 
 var logInconsistent = logRule(monitor.Inconsistent, Critical,
 	"the log does not prove that its tree extends what it signed before, or serves leaves that are not in its tree",
-	"keep the evidence, trust nothing new from this log, and tell the log's operator; sigtrail goes on by itself when the log proves its history again")
+	"export the evidence (monitor evidence), trust nothing new from this log, and tell the log's operator; sigtrail goes on by itself when the log proves its history again")
 
 var logKeyChanged = logRule(monitor.KeyChanged, Critical,
 	"a head of a known log is signed by a key that the trusted root does not name",

@@ -67,42 +67,11 @@ func (s *Store) Cases(ctx context.Context, ready func(project string) bool, limi
 
 func (s *Store) contradictions(ctx context.Context, limit int) ([]Case, error) {
 	var cases []Case
-	err := s.each(ctx, `SELECT c.id, c.kind, `+logColumns+`, c.subject, c.ours, c.theirs, c.text, c.proof, c.detail, c.seen
-		FROM contradictions c JOIN logs l ON l.id = c.log_id WHERE c.judged = 0 ORDER BY c.id LIMIT ?`, []any{limit}, func(scan scan) error {
-		var c monitor.Contradiction
-		var id int64
-		var r logRow
-		var proof []byte
-		var seen sql.NullInt64
-		if err := scan(append(append([]any{&id, &c.Kind}, r.dest()...), &c.Subject, &c.Ours.Note, &c.Theirs.Note, &c.Theirs.Text, &proof, &c.Detail, &seen)...); err != nil {
-			return err
-		}
-		var err, bad error
-		c.Log, err = r.value()
-		c.Proof, bad = split(proof)
-		c.At = timeOf(seen)
+	err := s.eachContradiction(ctx, `c.judged = 0 ORDER BY c.id LIMIT ?`, []any{limit}, func(id int64, c monitor.Contradiction) error {
 		cases = append(cases, Case{Contradiction: &c, id: caseID{contradiction: id}})
-		return errors.Join(err, bad)
+		return nil
 	})
-	for i := range cases {
-		c := cases[i].Contradiction
-		c.Ours = readSide(c.Ours.Note, c.Log.Origin)
-		c.Theirs = readSide(c.Theirs.Note, c.Log.Origin)
-	}
 	return cases, err
-}
-
-// readSide reads one side of a contradiction again from its signed bytes, which
-// are the evidence. Nobody vouches for them here: they were judged when kept.
-func readSide(note []byte, origin string) monitor.Head {
-	if len(note) == 0 {
-		return monitor.Head{}
-	}
-	h, err := monitor.ParseHead(note, origin, nil)
-	if err != nil && !errors.Is(err, monitor.ErrForeignHead) {
-		return monitor.Head{Origin: origin, Note: note}
-	}
-	return h
 }
 
 type projectID struct {

@@ -318,9 +318,14 @@ func (s *Store) Contradict(ctx context.Context, c monitor.Contradiction) error {
 				return err
 			}
 		}
-		if _, err = t.exec(`INSERT OR IGNORE INTO contradictions (kind, log_id, subject, ours, theirs, text, proof, detail, seen)
-			SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE (SELECT count(*) FROM contradictions WHERE kind = ?1 AND log_id = ?2 AND subject = ?3) < ?10`,
-			c.Kind, log, c.Subject, blob(c.Ours.Note), blob(c.Theirs.Note), c.Theirs.Text, join(c.Proof), c.Detail, c.At.UnixMicro(), maxEvidence); err != nil {
+		claim, err := claimText(c.Claim)
+		if err != nil {
+			return err
+		}
+		if _, err = t.exec(`INSERT OR IGNORE INTO contradictions (kind, log_id, subject, ours, ours_seen, ours_source, theirs, theirs_seen, theirs_source, text, proof, claim, detail, seen)
+			SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14 WHERE (SELECT count(*) FROM contradictions WHERE kind = ?1 AND log_id = ?2 AND subject = ?3) < ?15`,
+			c.Kind, log, c.Subject, blob(c.Ours.Note), micros(c.Ours.Seen), c.Ours.Source, blob(c.Theirs.Note), micros(c.Theirs.Seen), c.Theirs.Source,
+			c.Theirs.Text, join(c.Proof), claim, c.Detail, c.At.UnixMicro(), maxEvidence); err != nil {
 			return err
 		}
 		if c.Kind == monitor.ClosedChanged && len(c.Theirs.Note) > 0 {

@@ -312,13 +312,14 @@ func consecutive(leaves []Leaf, from, to uint64) error {
 // unproven reports leaves that do not lead to the head.
 type unproven struct {
 	err   error
+	claim Claim
 	proof []Hash
 }
 
 func (u *unproven) Error() string { return u.err.Error() }
 
 func (u *unproven) contradiction(s Served, head Head, pos Position, at time.Time) *Contradiction {
-	return &Contradiction{Kind: Inconsistent, Log: s.Log, Ours: head, Theirs: head, Proof: u.proof,
+	return &Contradiction{Kind: Inconsistent, Log: s.Log, Ours: head, Theirs: head, Proof: u.proof, Claim: &u.claim,
 		Subject: "leaves from " + strconv.FormatUint(pos.Next, 10),
 		Detail:  fmt.Sprintf("leaves from %d on, as served, are not those of its head of size %d (read twice): %v", pos.Next, head.Size, u.err), At: at}
 }
@@ -337,9 +338,10 @@ func (f *Follower) prove(ctx context.Context, s Served, head Head, pos Position,
 	if err != nil {
 		return Batch{}, fmt.Errorf("log %q: root at %d: %w", s.Log.Origin, to.Next, err)
 	}
+	claim := Claim{What: ClaimLeaves, At: to.Next, Hash: root}
 	if to.Next == head.Size {
 		if root != head.Root {
-			return Batch{}, &unproven{err: fmt.Errorf("they give root %s, it has %s", root, head.Root)}
+			return Batch{}, &unproven{claim: claim, err: fmt.Errorf("they give root %s, it has %s", root, head.Root)}
 		}
 	} else {
 		p, err := f.Keeper.consistency(ctx, s.Source, to.Next, head.Size)
@@ -347,7 +349,7 @@ func (f *Follower) prove(ctx context.Context, s Served, head Head, pos Position,
 			return Batch{}, fmt.Errorf("log %q: asking for the consistency proof %d to %d: %w", s.Log.Origin, to.Next, head.Size, err)
 		}
 		if err := VerifyConsistency(to.Next, root, head.Size, head.Root, p); err != nil {
-			return Batch{}, &unproven{err: err, proof: p}
+			return Batch{}, &unproven{claim: claim, err: err, proof: p}
 		}
 	}
 	return Batch{Log: s.Log, Head: head, From: pos, To: to, Leaves: leaves, Hashes: hashes}, nil

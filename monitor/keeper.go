@@ -257,6 +257,7 @@ func (k *Keeper) Prove(ctx context.Context, s Served, asked Head, p LeafProof) (
 	}
 	if err != nil {
 		return Proven{}, k.keep(ctx, &Contradiction{Kind: Inconsistent, Log: s.Log, Ours: head, Theirs: head, Proof: p.Hashes,
+			Claim:   &Claim{What: ClaimLeaf, At: p.Leaf.Index, Hash: leaf},
 			Subject: "leaf " + strconv.FormatUint(p.Leaf.Index, 10),
 			Detail:  fmt.Sprintf("leaf %d as served is not in the tree of size %d: %v", p.Leaf.Index, head.Size, err), At: k.Now()})
 	}

@@ -21,6 +21,19 @@ type Hash [32]byte
 // String is the hash in lower-case hex.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
+// MarshalText is String.
+func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText reads 64 digits of lower-case hex.
+func (h *Hash) UnmarshalText(text []byte) error {
+	b, err := hex.DecodeString(string(text))
+	if err != nil || len(b) != len(h) || hex.EncodeToString(b) != string(text) {
+		return fmt.Errorf("%.80q is not a SHA-256 hash in lower-case hex", text)
+	}
+	*h = Hash(b)
+	return nil
+}
+
 // API is the generation of a log's read interface.
 type API string
 

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 
@@ -20,12 +21,29 @@ func VerifyConsistency(from uint64, fromRoot Hash, to uint64, toRoot Hash, p []H
 	if from == 0 {
 		return nil // every tree extends the empty one
 	}
-	return proof.VerifyConsistency(rfc6962.DefaultHasher, from, to, raw(p), fromRoot[:], toRoot[:])
+	return rootMismatch(proof.VerifyConsistency(rfc6962.DefaultHasher, from, to, raw(p), fromRoot[:], toRoot[:]))
 }
 
 // VerifyInclusion checks that a leaf is at index in the tree of the head.
 func VerifyInclusion(index uint64, leaf Hash, h Head, p []Hash) error {
-	return proof.VerifyInclusion(rfc6962.DefaultHasher, index, h.Size, leaf[:], raw(p), h.Root[:])
+	return rootMismatch(proof.VerifyInclusion(rfc6962.DefaultHasher, index, h.Size, leaf[:], raw(p), h.Root[:]))
+}
+
+// A rootError is a proof that leads to another root than it should.
+type rootError struct{ got, want Hash }
+
+func (e *rootError) Error() string {
+	return fmt.Sprintf("the proof leads to root %s, not to %s", e.got, e.want)
+}
+
+// rootMismatch puts the library's error, which prints its hashes in decimal over
+// several lines, into one line.
+func rootMismatch(err error) error {
+	var m proof.RootMismatchError
+	if !errors.As(err, &m) || len(m.CalculatedRoot) != len(Hash{}) || len(m.ExpectedRoot) != len(Hash{}) {
+		return err
+	}
+	return &rootError{Hash(m.CalculatedRoot), Hash(m.ExpectedRoot)}
 }
 
 // PositionBefore returns the position just before a leaf, taken from the left-hand

@@ -125,6 +125,7 @@ type Contradiction struct {
 	Ours   Head   // verified earlier; zero Size if there was none
 	Theirs Head   // what the log says now; Note as served, verified or not (Kind says); no Note: nothing
 	Proof  []Hash // the proof that failed, if one was given
+	Claim  *Claim // what the proof was for, if not for Theirs: then Theirs is Ours
 	// Subject makes the alert's identity together with Kind and Log: what a
 	// forked log adds to its fork is the same incident, not a new one.
 	Subject string

@@ -35,22 +35,27 @@ func environments(t testing.TB) map[string][]note.Verifier {
 	t.Helper()
 	out := map[string][]note.Verifier{}
 	for _, env := range []string{"prod", "staging"} {
-		trusts := []*Trust{sharedTrust(t, env)}
-		old, err := filepath.Glob(shared(t, "trust", env, "history") + "/*trusted_root.json")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range old {
-			tr, err := LoadTrust(path)
-			if err != nil {
-				t.Logf("%s: %v", filepath.Base(path), err)
-				continue
-			}
-			trusts = append(trusts, tr)
-		}
-		out[env] = verifiersOf(trusts...)
+		out[env] = verifiersOf(everyRoot(t, env)...)
 	}
 	return out
+}
+
+func everyRoot(t testing.TB, env string) []*Trust {
+	t.Helper()
+	trusts := []*Trust{sharedTrust(t, env)}
+	old, err := filepath.Glob(shared(t, "trust", env, "history") + "/*trusted_root.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range old {
+		tr, err := LoadTrust(path)
+		if err != nil {
+			t.Logf("%s: %v", filepath.Base(path), err)
+			continue
+		}
+		trusts = append(trusts, tr)
+	}
+	return trusts
 }
 
 func TestRealHeads(t *testing.T) {

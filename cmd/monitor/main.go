@@ -79,8 +79,10 @@ Exit codes: 0 fine, 1 findings (--once), 2 usage, 3 could not (network, disk),
 	c.Flags().BoolVar(&once, "once", false, "catch up with the present heads, deliver alerts, exit")
 	c.AddCommand(
 		checkCommand(&config, stdout),
+		checkEvidenceCommand(stdout),
 		checkHeadCommand(&config, stdout, stderr),
 		demoCommand(stdout),
+		evidenceCommand(&config, stdout, stderr),
 		statusCommand(&config, stdout),
 	)
 	return c
