@@ -275,7 +275,7 @@ func (v *V1) Entries(ctx context.Context, globals []uint64, ids []string) ([]Fou
 	}
 	var out []Found
 	var unread error
-	got := map[string]bool{}
+	got, answered := map[string]bool{}, map[string]bool{} // by entry id; by index or leaf hash, once each
 	for _, e := range answer {
 		f, err := v.found(e)
 		if err != nil {
@@ -283,14 +283,18 @@ func (v *V1) Entries(ctx context.Context, globals []uint64, ids []string) ([]Fou
 			continue
 		}
 		asked := wanted[f.Global] || named[leafPart(f.EntryID)]
-		delete(wanted, f.Global)
-		delete(named, leafPart(f.EntryID))
+		if wanted[f.Global] {
+			answered[strconv.FormatUint(f.Global, 10)] = true
+		}
+		if named[leafPart(f.EntryID)] {
+			answered[leafPart(f.EntryID)] = true
+		}
 		if asked && !got[f.EntryID] {
 			got[f.EntryID] = true
 			out = append(out, f)
 		}
 	}
-	if unread != nil && len(wanted)+len(named) > 0 {
+	if unread != nil && len(answered) < len(wanted)+len(named) {
 		return out, fmt.Errorf("entries of %s: %w", v, unread)
 	}
 	return out, nil
