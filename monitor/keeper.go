@@ -32,10 +32,15 @@ type Keeper struct {
 	// Patience is how long to wait before asking again for a proof that the
 	// log says it does not have: replicas lag behind each other by moments.
 	Patience time.Duration
+	// Grace is how long a log may show a smaller head, and no proof that it
+	// belongs to ours, before that counts against it: a replica that lags
+	// cannot prove what it does not have yet.
+	Grace time.Duration
 
-	mu    sync.Mutex
-	locks map[string]*sync.Mutex // by origin: one check of a log at a time
-	shows map[string]Served      // by origin, as the log's own server last presented it
+	mu     sync.Mutex
+	locks  map[string]*sync.Mutex // by origin: one check of a log at a time
+	doubts map[string]Head        // by origin, the first that has to be proven yet
+	shows  map[string]Served      // by origin, as the log's own server last presented it
 }
 
 const proofTries = 3
@@ -107,6 +112,11 @@ func (k *Keeper) check(ctx context.Context, s Served, signed []byte, source stri
 		if err := k.compare(ctx, s, ours, theirs); err != nil {
 			return Head{}, err
 		}
+		if source == "" {
+			if err := k.settle(ctx, s, ours, theirs); err != nil {
+				return Head{}, err
+			}
+		}
 	} else if empty, _ := (Position{}).Root(); theirs.Size == 0 && theirs.Root != empty {
 		return Head{}, k.contradict(ctx, s, Inconsistent, ours, theirs, nil, "an empty tree has another root than the empty tree's")
 	}
@@ -173,6 +183,9 @@ func (k *Keeper) compare(ctx context.Context, s Served, ours, theirs Head) error
 		p, err = k.consistency(ctx, s.Source, small.Size, large.Size)
 		switch {
 		case errors.Is(err, ErrNotServed) && theirs.Size < ours.Size && theirs.Source == "":
+			if first := k.doubt(theirs); k.Now().Sub(first.Seen) < k.Grace {
+				return fmt.Errorf("log %q shows a head of size %d after one of size %d, and no proof yet that they belong together, as a replica does that lags: %w", s.Log.Origin, theirs.Size, ours.Size, err)
+			}
 			return k.contradict(ctx, s, Inconsistent, ours, theirs, nil,
 				fmt.Sprintf("the log serves a head of size %d and cannot prove that the tree of size %d it signed before extends it (asked %d times)", theirs.Size, ours.Size, proofTries))
 		case err != nil:
@@ -284,6 +297,42 @@ func (k *Keeper) served(origin string) (Served, bool) {
 func (k *Keeper) KeyOf(origin string) Hash {
 	s, _ := k.served(origin)
 	return s.Log.KeyID
+}
+
+// doubt keeps a head that cannot be tied to ours yet, and returns the first of its log.
+func (k *Keeper) doubt(h Head) Head {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.doubts == nil {
+		k.doubts = make(map[string]Head)
+	}
+	if _, ok := k.doubts[h.Origin]; !ok {
+		k.doubts[h.Origin] = h
+	}
+	return k.doubts[h.Origin]
+}
+
+// settle asks again about a head in doubt, now that the log shows one that is not: a
+// replica that lagged is proven then, a fork that was shown for a moment is not.
+func (k *Keeper) settle(ctx context.Context, s Served, ours, theirs Head) error {
+	k.mu.Lock()
+	doubted, ok := k.doubts[s.Log.Origin]
+	k.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	if theirs.Size > ours.Size {
+		ours = theirs
+	}
+	err := k.compare(ctx, s, ours, doubted)
+	contradiction := (*Contradiction)(nil)
+	if err != nil && !errors.As(err, &contradiction) {
+		return nil // later
+	}
+	k.mu.Lock()
+	delete(k.doubts, s.Log.Origin)
+	k.mu.Unlock()
+	return err
 }
 
 func (k *Keeper) lock(origin string) (unlock func()) {

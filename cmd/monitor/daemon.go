@@ -190,8 +190,13 @@ func (d *daemon) wakeAll() {
 	raise(d.wakeJudge)
 }
 
+// replicaGrace is how long the replicas of a log may be apart. A single round cannot
+// wait for it, and has to judge by what it sees.
+const replicaGrace = 15 * time.Minute
+
 // run works until ctx ends.
 func (d *daemon) run(ctx context.Context) error {
+	d.keeper.Grace = replicaGrace
 	g, ctx := errgroup.WithContext(ctx)
 	if err := d.listen(ctx, g); err != nil {
 		return err

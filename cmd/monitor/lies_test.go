@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"sigtrail/internal/lab"
 	"sigtrail/monitor"
@@ -129,16 +131,96 @@ func (w *world) statuses() map[string]status {
 	return out
 }
 
-// A replica that is behind is no lie.
-func TestStaleReplica(t *testing.T) {
-	w := newWorld(t, "follow: tail, start: 0")
-	for i := range 5 {
-		w.release(fmt.Sprintf("1.%d", i), sampleRepo)
+type staler interface {
+	liar
+	Stale(uint64)
+}
+
+// A smaller head of another history, shown for a moment, is found out by the first
+// answer that can tell.
+func TestForkForAMoment(t *testing.T) {
+	for _, api := range []monitor.API{monitor.V1, monitor.V2} {
+		t.Run(string(api), func(t *testing.T) {
+			w := newWorld(t, "follow: tail, start: 0")
+			log := liar(w.lab.V2)
+			if api == monitor.V1 {
+				log = w.lab.V1.Active()
+			}
+			for n := range 5 {
+				must(w.lab.V1.LogLeaf(noise(n)))
+				w.lab.V2.LogLeaf(noise(n))
+			}
+			w.once(exitFine)
+			d, _ := w.clocked()
+			d.keeper.Grace, d.keeper.Patience = replicaGrace, time.Millisecond
+			round := func() (err error) {
+				for _, f := range d.followers {
+					err = errors.Join(err, f.Once(t.Context()))
+				}
+				return err
+			}
+			log.ShrinkTo(3)
+			contradiction := (*monitor.Contradiction)(nil)
+			if err := round(); err == nil || errors.As(err, &contradiction) {
+				t.Fatalf("a head that cannot be proven: %v", err)
+			}
+			log.Honest()
+			if err := round(); !errors.As(err, &contradiction) || contradiction.Kind != monitor.Inconsistent || contradiction.Theirs.Size != 3 {
+				t.Fatalf("the proof of it: %v", err)
+			}
+			if err := round(); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		})
 	}
-	w.once(exitFine)
-	w.lab.V2.Stale(5)
-	w.once(exitFine)
-	if n := len(w.got()); n != 0 {
-		t.Errorf("%d alerts for a stale replica", n)
+}
+
+// A replica that is behind is no lie, although it cannot prove so: unless the log
+// has nothing else to show for a long time.
+func TestStaleReplica(t *testing.T) {
+	for _, api := range []monitor.API{monitor.V1, monitor.V2} {
+		t.Run(string(api), func(t *testing.T) {
+			w := newWorld(t, "follow: tail, start: 0")
+			for n := range 5 { // of which no provenance shows a head
+				must(w.lab.V1.LogLeaf(noise(n)))
+				w.lab.V2.LogLeaf(noise(n))
+			}
+			w.once(exitFine)
+			d, clock := w.clocked()
+			d.keeper.Grace, d.keeper.Patience = replicaGrace, time.Millisecond
+			log := staler(w.lab.V2)
+			if api == monitor.V1 {
+				log = w.lab.V1.Active()
+			}
+			for i, step := range []struct {
+				after time.Duration
+				size  uint64 // 0: all of it
+				want  int    // contradictions on record
+			}{
+				{0, 3, 0},
+				{10 * time.Minute, 4, 0},
+				{4 * time.Minute, 0, 0}, // another replica: the wait begins anew
+				{2 * time.Minute, 3, 0}, // 16 minutes after the first time
+				{14 * time.Minute, 2, 0},
+				{2 * time.Minute, 3, 1},
+				{time.Minute, 0, 1},
+			} {
+				log.Honest()
+				if step.size > 0 {
+					log.Stale(step.size)
+				}
+				clock(step.after)
+				for _, f := range d.followers {
+					contradiction := (*monitor.Contradiction)(nil)
+					if err := f.Once(t.Context()); errors.As(err, &contradiction) && step.want == 0 || err != nil && step.size == 0 {
+						t.Errorf("step %d: %v", i, err)
+					}
+				}
+				must(d.judge.Once(t.Context()))
+				if n := len(must(d.store.Alerts(t.Context(), ""))); n != step.want {
+					t.Fatalf("step %d: %d alerts, want %d", i, n, step.want)
+				}
+			}
+		})
 	}
 }
