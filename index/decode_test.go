@@ -189,6 +189,28 @@ func TestStrictness(t *testing.T) {
 	}
 }
 
+// Early v2 servers named the member otherwise. A member nobody knows is an entry that
+// cannot be read, and no more than that.
+func TestMemberNames(t *testing.T) {
+	want, err := Decode(sampleV2(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rename := func(to string) []byte {
+		return []byte(strings.Replace(string(sampleV2(t)), `"hashedRekordV002"`, `"`+to+`"`, 1))
+	}
+	if got, err := Decode(rename("hashedRekordV0_0_2")); err != nil || cmp.Diff(want, got) != "" {
+		t.Errorf("the early name: %v\n%s", err, cmp.Diff(want, got))
+	}
+	if _, err := Decode(rename("hashedRekordV003")); !errors.Is(err, ErrMalformed) {
+		t.Errorf("an unknown member: %v", err)
+	}
+	later := []byte(strings.Replace(string(sampleV2(t)), `"0.0.2"`, `"0.0.3"`, 1))
+	if _, err := Decode(later); err == nil || errors.Is(err, ErrMalformed) {
+		t.Errorf("an unknown version: %v", err)
+	}
+}
+
 // sampleV2 is a v2 hashedrekord leaf with any certificate.
 func sampleV2(t testing.TB) []byte {
 	t.Helper()

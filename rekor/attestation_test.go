@@ -175,6 +175,73 @@ func TestRealAttestations(t *testing.T) {
 	}
 }
 
+// What a certificate says counts only if its issuer is known and a certificate log
+// has promised to show it: anybody can make a certificate, and an authority that is
+// led astray must not be able to do so unseen.
+func TestChainNeedsSCT(t *testing.T) {
+	a := readAttested(t, "pypi_attestations-0.0.19.tar.gz.publish.attestation", map[string]string{"log_gen": "v1"})
+	at := time.Unix(a.leaf.IntegratedTime, 0)
+	read := func(env string) (root map[string]any) {
+		if err := json.Unmarshal(sharedBytes(t, "trust", env, "trusted_root.json"), &root); err != nil {
+			t.Fatal(err)
+		}
+		return root
+	}
+	for name, spoil := range map[string]func(root map[string]any){
+		"":                         func(map[string]any) {},
+		"other certificate logs":   func(root map[string]any) { root["ctlogs"] = read("staging")["ctlogs"] },
+		"retired certificate logs": func(root map[string]any) { retire(root["ctlogs"], at.Add(-24*time.Hour)) },
+		"no authorities":           func(root map[string]any) { delete(root, "certificateAuthorities") },
+	} {
+		root := read("prod")
+		spoil(root)
+		raw, err := json.Marshal(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		trust, err := ParseTrust(raw)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := trust.Chain(a.signer, at); (err == nil) != (name == "") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// retire ends the validity of all keys.
+func retire(logs any, end time.Time) {
+	for _, l := range logs.([]any) {
+		key := l.(map[string]any)["publicKey"].(map[string]any)
+		key["validFor"].(map[string]any)["end"] = end.UTC().Format(time.RFC3339)
+	}
+}
+
+// A key signs times within its validity, both ends included.
+func TestSETValidity(t *testing.T) {
+	a := readAttested(t, "pypi_attestations-0.0.19.tar.gz.publish.attestation", map[string]string{"log_gen": "v1"})
+	a.log.Origin = "rekor.sigstore.dev - 1193050959916656506"
+	at := time.Unix(a.leaf.IntegratedTime, 0)
+	keys := sharedTrust(t, "prod").Tlogs()
+	for name, c := range map[string]struct {
+		from, until time.Time
+		good        bool
+	}{
+		"no end":       {at.Add(-time.Hour), time.Time{}, true},
+		"first second": {at, at.Add(time.Hour), true},
+		"last second":  {at.Add(-time.Hour), at, true},
+		"too early":    {at.Add(time.Second), time.Time{}, false},
+		"too late":     {at.Add(-time.Hour), at.Add(-time.Second), false},
+	} {
+		for i := range keys {
+			keys[i].From, keys[i].Until = c.from, c.until
+		}
+		if err := VerifySET(keys, a.log, a.leaf); (err == nil) != c.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func BenchmarkChain(b *testing.B) {
 	trust := sharedTrust(b, "prod")
 	a := readAttested(b, "pypi_attestations-0.0.19.tar.gz.publish.attestation", map[string]string{"log_gen": "v1"})

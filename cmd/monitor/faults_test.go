@@ -133,6 +133,7 @@ var faults = []fault{
 func TestFaults(t *testing.T) {
 	for _, p := range places {
 		t.Run(fmt.Sprint(p.api, " ", p.name), func(t *testing.T) {
+			t.Parallel()
 			w := newFaultWorld(t, "follow: tail, start: 0, batch: 10, rate: 1000")
 			w.grow()
 			w.once(exitFine)

@@ -184,6 +184,7 @@ func TestNetworkFaults(t *testing.T) {
 	}
 	for _, api := range []monitor.API{monitor.V1, monitor.V2} {
 		t.Run(string(api), func(t *testing.T) {
+			t.Parallel()
 			w := newFaultWorld(t, tailed)
 			f := newFront(t, w.address(api), ca)
 			_, port, _ := net.SplitHostPort(f.listener.Addr().String())

@@ -19,6 +19,7 @@ import (
 func TestDaemonThroughFaults(t *testing.T) {
 	for _, follow := range []string{tailed, lookedUp} {
 		t.Run(follow, func(t *testing.T) {
+			t.Parallel()
 			w := newFaultWorld(t, follow)
 			w.grow()
 			w.once(exitFine)
