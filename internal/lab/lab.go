@@ -180,7 +180,7 @@ func (l *Lab) serve(h http.Handler) (string, error) {
 // AddV2 starts another v2 log with its own key and returns it with its read
 // prefix. It joins the trusted root from then on.
 func (l *Lab) AddV2(origin string) (*V2, string, error) {
-	v, err := NewV2(origin, l.clock)
+	v, err := l.JoinV2(origin)
 	if err != nil {
 		return nil, "", err
 	}
@@ -188,10 +188,19 @@ func (l *Lab) AddV2(origin string) (*V2, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	l.mu.Lock()
-	l.more = append(l.more, v)
-	l.mu.Unlock()
 	return v, url + "/api/v2/", nil
+}
+
+// JoinV2 is AddV2 for a log that is served otherwise.
+func (l *Lab) JoinV2(origin string) (*V2, error) {
+	v, err := NewV2(origin, l.clock)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.more = append(l.more, v)
+	return v, nil
 }
 
 // Addresses of a started lab; TrustedRoot is empty.

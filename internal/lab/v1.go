@@ -29,8 +29,6 @@ type V1 struct {
 	host       string
 	clock      func() time.Time
 	key, other *ecdsa.PrivateKey
-	spki       []byte
-	keyID      [32]byte
 
 	mu     sync.Mutex
 	shards []*shard
@@ -41,6 +39,7 @@ type V1 struct {
 type shard struct {
 	*history
 	treeID uint64
+	key    *ecdsa.PrivateKey
 	times  []int64 // integrated time of each leaf
 }
 
@@ -54,20 +53,24 @@ func NewV1(host string, clock func() time.Time) (*V1, error) {
 	if err != nil {
 		return nil, err
 	}
-	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		return nil, err
-	}
-	v := &V1{host: host, clock: clock, key: key, other: other, spki: spki, keyID: sha256.Sum256(spki), index: make(map[string][]string), shifts: make(map[uint64]time.Duration)}
+	v := &V1{host: host, clock: clock, key: key, other: other, index: make(map[string][]string), shifts: make(map[uint64]time.Duration)}
 	v.Rotate()
 	return v, nil
 }
 
+// V1Tree is the tree id of a log's first shard; the others count on from it.
+const V1Tree uint64 = 1193050959916656506
+
 // Rotate closes the active shard, if any, and starts a new one.
-func (v *V1) Rotate() {
+func (v *V1) Rotate() { v.rotate(v.key) }
+
+// RotateKey is Rotate, and the new shard has a key of its own: that of Rekeyed.
+func (v *V1) RotateKey() { v.rotate(v.other) }
+
+func (v *V1) rotate(key *ecdsa.PrivateKey) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.shards = append(v.shards, &shard{history: newHistory(), treeID: 1193050959916656506 + uint64(len(v.shards))})
+	v.shards = append(v.shards, &shard{history: newHistory(), treeID: V1Tree + uint64(len(v.shards)), key: key})
 }
 
 // Active is the shard that takes entries, to make it lie.
@@ -98,7 +101,24 @@ func (v *V1) Honest() {
 
 // Trusted is the log as a trusted root names it.
 func (v *V1) Trusted() TrustedLog {
-	return TrustedLog{Host: v.host, SPKI: v.spki, KeyDetails: "PKIX_ECDSA_P256_SHA_256", KeyID: v.keyID, From: time.Unix(0, 0)}
+	spki, id := spkiOf(v.key)
+	return TrustedLog{Host: v.host, SPKI: spki, KeyDetails: "PKIX_ECDSA_P256_SHA_256", KeyID: id, From: time.Unix(0, 0)}
+}
+
+// Rekeyed is the log as a trusted root would name it under the key that
+// SignWithOtherKey signs with.
+func (v *V1) Rekeyed() TrustedLog {
+	t := v.Trusted()
+	t.SPKI, t.KeyID = spkiOf(v.other)
+	return t
+}
+
+func spkiOf(key *ecdsa.PrivateKey) (spki []byte, id [32]byte) {
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		panic(err) // a P-256 key always marshals
+	}
+	return spki, sha256.Sum256(spki)
 }
 
 // An Entry is a logged leaf with what the log said about it at once.
@@ -147,7 +167,17 @@ func subjects(der []byte) []string {
 func (v *V1) LogLeaf(leaf []byte, keys ...string) (Entry, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	s := v.shards[len(v.shards)-1]
+	return v.add(v.shards[len(v.shards)-1], leaf, keys)
+}
+
+// LogInto adds a leaf to a shard of any age: a closed one that has been opened again.
+func (v *V1) LogInto(shard int, leaf []byte) (Entry, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.add(v.shards[shard], leaf, nil)
+}
+
+func (v *V1) add(s *shard, leaf []byte, keys []string) (Entry, error) {
 	idx := s.append(leaf)
 	s.times = append(s.times, v.clock().Unix())
 	id := entryID(s.treeID, leaf)
@@ -193,7 +223,8 @@ func (v *V1) entry(s *shard, t *tree, idx uint64) (Entry, error) {
 	if idx >= t.size() || idx >= uint64(len(s.times)) {
 		return Entry{}, fmt.Errorf("no entry %d", idx)
 	}
-	e := Entry{Index: idx, Global: v.first(s) + idx, Body: s.leaf(t, idx), KeyID: v.keyID, IntegratedTime: s.times[idx], Size: t.size()}
+	_, keyID := spkiOf(s.key)
+	e := Entry{Index: idx, Global: v.first(s) + idx, Body: s.leaf(t, idx), KeyID: keyID, IntegratedTime: s.times[idx], Size: t.size()}
 	e.ID = entryID(s.treeID, t.leaves[idx])
 	e.Root = t.root(e.Size)
 	var err error
@@ -203,9 +234,9 @@ func (v *V1) entry(s *shard, t *tree, idx uint64) (Entry, error) {
 	if e.Checkpoint, err = v.sign(s, t); err != nil {
 		return Entry{}, err
 	}
-	message := fmt.Sprintf(`{"body":"%s","integratedTime":%d,"logID":"%x","logIndex":%d}`, b64(e.Body), e.IntegratedTime, v.keyID, e.Global)
+	message := fmt.Sprintf(`{"body":"%s","integratedTime":%d,"logID":"%x","logIndex":%d}`, b64(e.Body), e.IntegratedTime, keyID, e.Global)
 	sum := sha256.Sum256([]byte(message))
-	e.SET, err = ecdsa.SignASN1(rand.Reader, v.key, sum[:])
+	e.SET, err = ecdsa.SignASN1(rand.Reader, s.key, sum[:])
 	e.IntegratedTime += int64(v.shifts[e.Global].Seconds())
 	return e, err
 }
@@ -213,15 +244,11 @@ func (v *V1) entry(s *shard, t *tree, idx uint64) (Entry, error) {
 // sign makes the head of one of the shard's trees, afresh for every request as the real log does. The
 // caller holds the history.
 func (v *V1) sign(s *shard, t *tree) (string, error) {
-	key, id := v.key, v.keyID
+	key := s.key
 	if s.other {
 		key = v.other
-		spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-		if err != nil {
-			return "", err
-		}
-		id = sha256.Sum256(spki)
 	}
+	_, id := spkiOf(key)
 	size := t.size()
 	text := s.text(fmt.Sprintf("%s - %d", v.host, s.treeID), size, t.root(size))
 	sum := sha256.Sum256([]byte(text))
@@ -243,7 +270,8 @@ func (v *V1) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.serveProof(w, r)
 	case r.Method == http.MethodGet && path == "log/publicKey":
 		w.Header().Set("Content-Type", "application/x-pem-file")
-		pem.Encode(w, &pem.Block{Type: "PUBLIC KEY", Bytes: v.spki})
+		spki, _ := spkiOf(v.shards[len(v.shards)-1].key)
+		pem.Encode(w, &pem.Block{Type: "PUBLIC KEY", Bytes: spki})
 	case r.Method == http.MethodGet && path == "log/entries":
 		n, err := strconv.ParseUint(r.URL.Query().Get("logIndex"), 10, 63)
 		v.serveOne(w, func(s *shard, _ *tree, i uint64) bool { return err == nil && v.first(s)+i == n })

@@ -48,6 +48,15 @@ func (v *V2) Trusted() TrustedLog {
 	return TrustedLog{Host: v.origin, SPKI: spki, KeyDetails: "PKIX_ED25519", KeyID: v.keyID, From: time.Unix(0, 0)}
 }
 
+// Rekeyed is the log as a trusted root would name it under the key that
+// SignWithOtherKey signs with.
+func (v *V2) Rekeyed() TrustedLog {
+	other := *v
+	other.key = v.other
+	other.keyID = keyIDv2(v.origin, v.other.Public().(ed25519.PublicKey))
+	return other.Trusted()
+}
+
 // Log adds an attestation as a hashedrekord over its PAE and returns its index.
 func (v *V2) Log(s Signed) uint64 { return v.add(s.leafV2()) }
 
