@@ -313,30 +313,34 @@ func (s *Store) Contradict(ctx context.Context, c monitor.Contradiction) error {
 		if err != nil {
 			return err
 		}
-		for _, h := range []monitor.Head{c.Ours, c.Theirs} {
-			if err := t.keepSide(log, c, h); err != nil {
-				return err
-			}
-		}
-		claim, err := claimText(c.Claim)
-		if err != nil {
-			return err
-		}
-		if _, err = t.exec(`INSERT OR IGNORE INTO contradictions (kind, log_id, subject, ours, ours_seen, ours_source, theirs, theirs_seen, theirs_source, text, proof, claim, detail, seen)
-			SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14 WHERE (SELECT count(*) FROM contradictions WHERE kind = ?1 AND log_id = ?2 AND subject = ?3) < ?15`,
-			c.Kind, log, c.Subject, blob(c.Ours.Note), micros(c.Ours.Seen), c.Ours.Source, blob(c.Theirs.Note), micros(c.Theirs.Seen), c.Theirs.Source,
-			c.Theirs.Text, join(c.Proof), claim, c.Detail, c.At.UnixMicro(), maxEvidence); err != nil {
-			return err
-		}
-		if c.Kind == monitor.ClosedChanged && len(c.Theirs.Note) > 0 {
-			_, err = t.exec(`UPDATE logs SET closed = 0, closed_size = NULL WHERE id = ?`, log)
-		}
-		return err
+		return t.contradict(log, c)
 	})
 	if err != nil {
 		return err
 	}
 	return s.checkpoint(ctx)
+}
+
+func (t *tx) contradict(log int64, c monitor.Contradiction) error {
+	for _, h := range []monitor.Head{c.Ours, c.Theirs} {
+		if err := t.keepSide(log, c, h); err != nil {
+			return err
+		}
+	}
+	claim, err := claimText(c.Claim)
+	if err != nil {
+		return err
+	}
+	if _, err = t.exec(`INSERT OR IGNORE INTO contradictions (kind, log_id, subject, ours, ours_seen, ours_source, theirs, theirs_seen, theirs_source, text, proof, claim, detail, seen)
+		SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14 WHERE (SELECT count(*) FROM contradictions WHERE kind = ?1 AND log_id = ?2 AND subject = ?3) < ?15`,
+		c.Kind, log, c.Subject, blob(c.Ours.Note), micros(c.Ours.Seen), c.Ours.Source, blob(c.Theirs.Note), micros(c.Theirs.Seen), c.Theirs.Source,
+		c.Theirs.Text, join(c.Proof), claim, c.Detail, c.At.UnixMicro(), maxEvidence); err != nil {
+		return err
+	}
+	if c.Kind == monitor.ClosedChanged && len(c.Theirs.Note) > 0 {
+		_, err = t.exec(`UPDATE logs SET closed = 0, closed_size = NULL WHERE id = ?`, log)
+	}
+	return err
 }
 
 // keepSide keeps a head that counts for nothing.
@@ -402,13 +406,16 @@ func (s *Store) Begin(ctx context.Context, l monitor.Log, p monitor.Position) er
 }
 
 // Skip implements monitor.Store.
-func (s *Store) Skip(ctx context.Context, l monitor.Log, from, to monitor.Position) error {
+func (s *Store) Skip(ctx context.Context, l monitor.Log, from, to monitor.Position, gap monitor.Contradiction) error {
 	return s.write(ctx, "skipping leaves", func(t *tx) error {
 		log, err := t.logID(l)
 		if err != nil {
 			return err
 		}
-		return t.move(log, from, to)
+		if err := t.move(log, from, to); err != nil {
+			return err
+		}
+		return t.contradict(log, gap)
 	})
 }
 

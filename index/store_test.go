@@ -304,6 +304,30 @@ func TestPositionConflict(t *testing.T) {
 	}
 }
 
+// A gap and what says so are one: a position that was moved by somebody else leaves
+// neither.
+func TestSkip(t *testing.T) {
+	s := openTest(t, Options{})
+	tr := begin(t, s, testLog)
+	from := tr.pos
+	to := tr.batch(t, []byte("a"), []byte("b")).To
+	gap := monitor.Contradiction{Kind: monitor.CoverageGap, Log: testLog, Subject: "0 to 2", Detail: "skipped", At: storeEpoch}
+	ok(t, s.Skip(t.Context(), testLog, from, to, gap))
+	gap.Subject = "again"
+	if err := s.Skip(t.Context(), testLog, from, to, gap); !errors.Is(err, monitor.ErrConflict) {
+		t.Errorf("a second skip from the same position: %v", err)
+	}
+	if cases := allCases(t, s); len(cases) != 1 || cases[0].Contradiction.Subject != "0 to 2" {
+		t.Errorf("on record: %+v, want the first gap", cases)
+	}
+	if got, _, err := s.Position(t.Context(), testLog); err != nil || got.Next != 2 {
+		t.Errorf("position %d, %v", got.Next, err)
+	}
+	if statuses, err := s.LogStatuses(t.Context()); err != nil || len(statuses) != 1 || statuses[0].Conflict {
+		t.Errorf("status: %+v, %v; a gap accuses nobody", statuses, err)
+	}
+}
+
 func TestCoverageAgainstPlainSet(t *testing.T) {
 	s := openTest(t, Options{})
 	rnd := rand.New(rand.NewPCG(1, 2))

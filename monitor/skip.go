@@ -13,15 +13,17 @@ func (f *Follower) skip(ctx context.Context, s Served, head Head, from Position)
 	if err != nil {
 		return from, err
 	}
-	if err := f.Store.Skip(ctx, s.Log, from, to); err != nil {
-		return from, fmt.Errorf("log %q: skipping leaves %d to %d: %w", s.Log.Origin, from.Next, to.Next, err)
-	}
-	f.Log.WarnContext(ctx, "tail is too far behind and skips ahead", "log", s.Log.Origin, "from", from.Next, "to", to.Next, "most", f.MaxLag)
-	f.Metrics.tailed(s.Log.Origin, to.Next)
-	defer f.changed()
-	return to, f.Keeper.record(ctx, &Contradiction{Kind: CoverageGap, Log: s.Log, Ours: head,
+	gap := Contradiction{Kind: CoverageGap, Log: s.Log, Ours: head,
 		Subject: strconv.FormatUint(from.Next, 10) + " to " + strconv.FormatUint(to.Next, 10),
 		Detail: fmt.Sprintf("leaves %d to %d were not read: the tail was %d behind, and its configuration allows %d",
 			from.Next, to.Next-1, to.Next-from.Next, f.MaxLag),
-		At: f.Keeper.Now()})
+		At: f.Keeper.Now()}
+	if err := f.Store.Skip(ctx, s.Log, from, to, gap); err != nil {
+		return from, fmt.Errorf("log %q: skipping leaves %d to %d: %w", s.Log.Origin, from.Next, to.Next, err)
+	}
+	f.Log.WarnContext(ctx, "tail is too far behind and skips ahead", "log", s.Log.Origin, "from", from.Next, "to", to.Next, "most", f.MaxLag)
+	f.Metrics.contradictions.WithLabelValues(s.Log.Origin, CoverageGap).Inc()
+	f.Metrics.tailed(s.Log.Origin, to.Next)
+	f.changed()
+	return to, nil
 }

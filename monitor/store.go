@@ -39,9 +39,9 @@ type Store interface {
 	// Begin sets the first position of a log's tail. ErrConflict if it has one.
 	Begin(ctx context.Context, l Log, p Position) error
 
-	// Skip moves a position ahead over leaves that stay unread: a gap.
-	// ErrConflict as for Commit.
-	Skip(ctx context.Context, l Log, from, to Position) error
+	// Skip moves a position ahead over leaves that stay unread, and records
+	// the gap in the same transaction. ErrConflict as for Commit.
+	Skip(ctx context.Context, l Log, from, to Position, gap Contradiction) error
 
 	// SeenBy returns when the log first showed a verified head larger than
 	// index, zero if it has not.
