@@ -15,7 +15,7 @@ var logInconsistent = logRule(monitor.Inconsistent, Critical,
 	"export the evidence (monitor evidence), trust nothing new from this log, and tell the log's operator; sigtrail goes on by itself when the log proves its history again")
 
 var logKeyChanged = logRule(monitor.KeyChanged, Critical,
-	"a head of a known log is signed by a key that the trusted root does not name",
+	"a head of a known log is signed by a key that the trusted root does not name, or by another than the log was begun with",
 	"compare with the trusted root that Sigstore publishes; a key that changes without it is an attack or a grave mistake")
 
 var closedShardChanged = logRule(monitor.ClosedChanged, High,
