@@ -53,6 +53,7 @@ type LogConfig struct {
 	MaxLag  uint64       `yaml:"max_lag"`  // leaves; a tail further behind skips to the head; 0: it never does
 
 	explicit bool // origin was given
+	rooted   bool // named by the trusted root alone
 }
 
 // followNone leaves a log of the trusted root alone.

@@ -54,6 +54,7 @@ type daemon struct {
 	courier   *alerts.Courier
 
 	wakeFinder, wakeJudge chan struct{}
+	judgeEvery            time.Duration // without being woken
 	ready                 atomic.Bool
 	address               atomic.Value // string: where metrics are served
 }
@@ -72,7 +73,7 @@ func openBeside(ctx context.Context, c Config, log *slog.Logger) (*daemon, error
 
 func openDaemon(ctx context.Context, c Config, log *slog.Logger, open func(context.Context, string, index.Options) (*index.Store, error), extra []alerts.Sink) (*daemon, error) {
 	d := &daemon{config: c, log: log, registry: newRegistry(), told: make(map[string]bool), trust: &trustKeeper{config: c, log: log, now: time.Now},
-		wakeFinder: make(chan struct{}, 1), wakeJudge: make(chan struct{}, 1)}
+		wakeFinder: make(chan struct{}, 1), wakeJudge: make(chan struct{}, 1), judgeEvery: 10 * time.Second}
 	var err error
 	if d.policy, err = loadPolicy(c); err != nil {
 		return nil, err
@@ -253,7 +254,7 @@ func (d *daemon) judgeAlways(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.wakeJudge:
-		case <-time.After(10 * time.Second):
+		case <-time.After(d.judgeEvery):
 		}
 	}
 }

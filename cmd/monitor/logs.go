@@ -51,6 +51,7 @@ func (d *daemon) wanted() (wanted, waiting []LogConfig, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
+		l.rooted = true
 		wanted = append(wanted, l)
 	}
 	return wanted, waiting, nil
@@ -129,7 +130,8 @@ func (d *daemon) server(l LogConfig) (server, error) {
 	return s, nil
 }
 
-// adopt makes a follower for each wanted log that has none yet.
+// adopt makes a follower for each wanted log that has none yet. Those that have begun
+// before an error are to be run all the same.
 func (d *daemon) adopt(ctx context.Context) (begun []*monitor.Follower, err error) {
 	wanted, waiting, err := d.wanted()
 	if err != nil {
@@ -152,12 +154,17 @@ func (d *daemon) adopt(ctx context.Context) (begun []*monitor.Follower, err erro
 			continue
 		}
 		s, err := d.server(l)
+		if err != nil && l.rooted {
+			// Whoever writes the trusted root must not be able to stop us.
+			d.log.ErrorContext(ctx, "a log of the trusted root cannot be followed; name it in the configuration with a url", "origin", l.Origin, "error", err)
+			continue
+		}
 		if err != nil {
-			return nil, err
+			return begun, err
 		}
 		start, err := l.Start.Index()
 		if err != nil {
-			return nil, fmt.Errorf("%w: log %q: %w", errConfig, l.Origin, err)
+			return begun, fmt.Errorf("%w: log %q: %w", errConfig, l.Origin, err)
 		}
 		if l.Start == "" && l.API == monitor.V2 && !fresh {
 			// A log that comes after the first start is a new shard: all of

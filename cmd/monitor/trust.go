@@ -168,11 +168,11 @@ func (t *trustKeeper) fetch(ctx context.Context) (*rekor.Trust, error) {
 }
 
 // await retries until there is a root, if need be the one that an earlier run kept.
-// With a file, what is wrong with it does not mend itself: that is an error.
+// What is wrong with a file does not mend itself: that is an error.
 func (t *trustKeeper) await(ctx context.Context) error {
 	for pause := 5 * time.Second; ; pause = min(2*pause, 5*time.Minute) {
 		_, err := t.refresh(ctx)
-		if err == nil || t.config.TrustedRoot != "" || ctx.Err() != nil {
+		if err == nil || t.config.TrustedRoot != "" || errors.Is(err, errConfig) || ctx.Err() != nil {
 			return err
 		}
 		if t.current() != nil {
@@ -194,37 +194,43 @@ func (t *trustKeeper) had() time.Time {
 	return t.success
 }
 
-// run refreshes until ctx ends and calls changed after each root that is another.
+// run refreshes until ctx ends and calls changed after each root that is another,
+// again and again until it has succeeded.
 func (t *trustKeeper) run(ctx context.Context, changed func() error) error {
 	var told time.Time
+	pending := false
 	for {
-		pause := t.pause()
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(pause):
+		case <-time.After(t.pause(pending)):
 		}
-		if t.config.TrustedRoot != "" && !t.fileChanged() {
+		if t.config.TrustedRoot != "" && !pending && !t.due() {
 			continue
 		}
 		different, err := t.refresh(ctx)
-		if err == nil && different {
-			err = changed()
-		}
 		if err != nil && ctx.Err() == nil && t.now().Sub(told) >= trustRetry {
 			told = t.now()
 			t.log.Log(ctx, staleLevel(t.now().Sub(t.had())), "the trusted root cannot be refreshed; going on with the last one", "error", err, "had", t.had())
 		}
+		if pending = pending || different; !pending {
+			continue
+		}
+		if err := changed(); err == nil {
+			pending = false
+		} else if ctx.Err() == nil {
+			t.log.ErrorContext(ctx, "cannot follow all that the new trusted root names; will try again", "error", err, "pause", t.pause(pending))
+		}
 	}
 }
 
-func (t *trustKeeper) pause() time.Duration {
+func (t *trustKeeper) pause(pending bool) time.Duration {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	switch {
 	case t.config.TrustedRoot != "":
 		return min(trustFileLook, max(t.config.Interval.Value(), 100*time.Millisecond))
-	case t.failed != nil:
+	case t.failed != nil || pending:
 		return trustRetry
 	}
 	return trustEvery
@@ -241,11 +247,12 @@ func staleLevel(age time.Duration) slog.Level {
 	return slog.LevelInfo
 }
 
-// fileChanged reports whether the file's text is another than that of the root.
-func (t *trustKeeper) fileChanged() bool {
+// due reports whether the file is another than the root, or a day has passed since
+// it was last kept that it is not.
+func (t *trustKeeper) due() bool {
 	b, err := os.ReadFile(t.config.TrustedRoot)
 	r := t.current()
-	return err != nil || r == nil || string(b) != string(r.RawJSON())
+	return err != nil || r == nil || string(b) != string(r.RawJSON()) || t.now().Sub(t.had()) >= trustEvery
 }
 
 var trustAgeDesc = prometheus.NewDesc("sigtrail_trusted_root_age_seconds", "Seconds since the trusted root was last had from its source.", nil, nil)
@@ -258,10 +265,5 @@ func (t *trustKeeper) Collect(ch chan<- prometheus.Metric) {
 	if at.IsZero() {
 		return
 	}
-	age := t.now().Sub(at)
-	if t.config.TrustedRoot != "" {
-		// A file is looked at all the time and is as old as it is.
-		age = 0
-	}
-	ch <- prometheus.MustNewConstMetric(trustAgeDesc, prometheus.GaugeValue, age.Seconds())
+	ch <- prometheus.MustNewConstMetric(trustAgeDesc, prometheus.GaugeValue, t.now().Sub(at).Seconds())
 }
