@@ -115,7 +115,7 @@ func TestHeads(t *testing.T) {
 			if o := w.try(); o.code != exitFine {
 				t.Errorf("heads with more lines: exit code %d, %s", o.code, o.err)
 			}
-			if rows := w.ask(`SELECT DISTINCT l.api FROM heads h JOIN logs l ON l.id = h.log_id WHERE h.text LIKE '%' || char(10) || '`+dashes[0]+`' || char(10) || '`+dashes[1]+`' || char(10) || '%'`); len(rows) != 2 {
+			if rows := w.ask(`SELECT DISTINCT l.api FROM heads h JOIN logs l ON l.id = h.log_id WHERE h.text LIKE '%' || char(10) || '` + dashes[0] + `' || char(10) || '` + dashes[1] + `' || char(10) || '%'`); len(rows) != 2 {
 				t.Errorf("extension lines are kept of heads of %v, want both logs", rows)
 			}
 			w.sameAsWithoutFaults()
