@@ -158,7 +158,7 @@ func TestV1LeavesEndWithTheContext(t *testing.T) {
 
 // A run of large leaves ends early, and the next goes on from there.
 func TestV1LeavesBoundMemory(t *testing.T) {
-	const size, n = 400 << 10, 180
+	const size, n, most = 4 << 10, 180, 400 << 10
 	synctest.Test(t, func(t *testing.T) {
 		l := newLabV1(t, 0, Options{Rate: 1000, Concurrency: 1})
 		for i := range n {
@@ -166,14 +166,15 @@ func TestV1LeavesBoundMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		l.V1.runBytes = most
 		served, head := headOf(t, l.V1)
 		for at := 0; at < n; {
 			leaves, err := served.Source.Leaves(t.Context(), head, uint64(at), n)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if most := maxRunBytes/size + MaxEntries; len(leaves) > most {
-				t.Fatalf("%d leaves from %d on at once, want at most %d", len(leaves), at, most)
+			if len(leaves) > most/size+MaxEntries {
+				t.Fatalf("%d leaves from %d on at once", len(leaves), at)
 			}
 			for i, leaf := range leaves {
 				if leaf.Index != uint64(at+i) || leaf.Data[size] != byte(at+i) {

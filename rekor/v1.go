@@ -29,6 +29,7 @@ type V1 struct {
 	url         string
 	keys        func() []Tlog // at least one
 	concurrency int
+	runBytes    int64 // see maxRunBytes
 }
 
 var (
@@ -49,7 +50,7 @@ func NewV1(o Options) (*V1, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &V1{fetcher: f, api: newV1Client(f, u), origin: o.Origin, url: redact(o.URL), keys: func() []Tlog { return o.keys(monitor.V1) }, concurrency: o.Concurrency}, nil
+	return &V1{fetcher: f, api: newV1Client(f, u), origin: o.Origin, url: redact(o.URL), keys: func() []Tlog { return o.keys(monitor.V1) }, concurrency: o.Concurrency, runBytes: maxRunBytes}, nil
 }
 
 // String is the read address.

@@ -94,7 +94,7 @@ func (s *shard) Leaves(ctx context.Context, head monitor.Head, from, to uint64) 
 	leaves := make([]monitor.Leaf, to-from)
 	var read atomic.Int64
 	err := inParallel(ctx, s.v.pace.width(s.v.concurrency), int((to-from+MaxEntries-1)/MaxEntries), func(ctx context.Context, i int) error {
-		if i > 0 && read.Load() > maxRunBytes {
+		if i > 0 && read.Load() > s.v.runBytes {
 			return errEnough
 		}
 		at := from + uint64(i)*MaxEntries

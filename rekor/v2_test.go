@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"sigtrail/monitor"
@@ -173,12 +174,14 @@ func TestV2LeavesWithHole(t *testing.T) {
 func TestV2Malformed(t *testing.T) {
 	s, v := newTestV2(t, 1000, shortLeaf)
 	head := s.headAt(1000)
+	var answer atomic.Value // requests of the case before may still come, cancelled
+	s.before = func(w http.ResponseWriter, r *http.Request) bool { w.Write(answer.Load().([]byte)); return true }
 	for name, body := range map[string][]byte{
 		"empty": {}, "one leaf short": s.bundle(0, 255), "one byte short": s.bundle(0, 256)[:100],
 		"trailing": append(s.bundle(0, 256), 0), "half a length": append(s.bundle(0, 255), 0),
 		"a page": []byte("<html>maintenance</html>"),
 	} {
-		s.before = func(w http.ResponseWriter, r *http.Request) bool { w.Write(body); return true }
+		answer.Store(body)
 		if got, err := v.Leaves(t.Context(), head, 0, 10); err == nil || errors.Is(err, monitor.ErrNotServed) {
 			t.Errorf("%s bundle: %d leaves, %v", name, len(got), err)
 		}
