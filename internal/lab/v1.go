@@ -34,6 +34,8 @@ type V1 struct {
 	shards []*shard
 	index  map[string][]string      // key in lower case → entry ids
 	shifts map[uint64]time.Duration // lies about integrated times, by global index
+
+	searched map[string]int // key in lower case → how often
 }
 
 type shard struct {
@@ -53,7 +55,7 @@ func NewV1(host string, clock func() time.Time) (*V1, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &V1{host: host, clock: clock, key: key, other: other, index: make(map[string][]string), shifts: make(map[uint64]time.Duration)}
+	v := &V1{host: host, clock: clock, key: key, other: other, index: make(map[string][]string), shifts: make(map[uint64]time.Duration), searched: make(map[string]int)}
 	v.Rotate()
 	return v, nil
 }
@@ -140,6 +142,19 @@ type Entry struct {
 func (v *V1) Log(s Signed) (Entry, error) {
 	keys := append(subjects(s.Cert), "sha256:"+hexSum(certPEM(s.Cert)), "sha256:"+hexSum(s.envelope()), "sha256:"+hexSum(s.Statement), "sha256:"+hex.EncodeToString(s.SHA256[:]))
 	return v.LogLeaf(s.leafV1(), keys...)
+}
+
+// LogUnder is Log with an index that lists the entry under keys alone: the real one
+// is written with delay, and not always.
+func (v *V1) LogUnder(s Signed, keys ...string) (Entry, error) {
+	return v.LogLeaf(s.leafV1(), keys...)
+}
+
+// Searched is how often the search index has been asked for a key.
+func (v *V1) Searched(key string) int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.searched[strings.ToLower(key)]
 }
 
 // LogFile adds a hashedrekord over a file's own digest, as signing tools do
@@ -452,6 +467,7 @@ func (v *V1) serveIndex(w http.ResponseWriter, r *http.Request) {
 	}
 	ids := []string{}
 	for _, key := range []string{q.Hash, q.Email, q.Subject} {
+		v.searched[strings.ToLower(key)]++
 		ids = append(ids, v.index[strings.ToLower(key)]...)
 	}
 	slices.Sort(ids)
