@@ -61,7 +61,7 @@ func TestOpenBesideWrongFiles(t *testing.T) {
 func TestBesideShareFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sigtrail.db")
 	daemon := openAt(t, path, Options{})
-	ok(t, daemon.SetLookupServers(t.Context(), []string{"https://v1.example"}))
+	ok(t, daemon.SetLookupServers(t.Context(), []string{"https://v1.example"}, nil))
 	beside := openBeside(t, path)
 	sg := newSigning(t, "o/r")
 	mine, theirs := begin(t, daemon, testLog), begin(t, beside, otherLog)

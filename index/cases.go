@@ -18,6 +18,7 @@ type caseID struct {
 	file          FileID
 	entry         EntryID // 0: the file itself
 	bindings      int
+	early         bool // without look-ups that may yet be answered
 }
 
 // patience is how many times a provenance may fail to be fetched before the rest
@@ -29,7 +30,9 @@ const patience = 10
 // first: contradictions of logs at once; entries bound to a file, and files as
 // such, when their project has been listed and is settled (each file's provenance
 // is known and each look-up has had one answer) or ready says that it need not be,
-// because the expected publishers do not have to be learned from it. Inside a
+// because the expected publishers do not have to be learned from it. A server that
+// gives no answer is waited for no longer than lookupPatience: then the case says
+// what it lacks, and entries are handed out again when the answers are there. Inside a
 // project, entries that its own provenance names come first: pins are learned from
 // them. For the same reason a project without pins gives one such entry at a time,
 // and its other entries only when those are decided; so call Cases until it
@@ -47,16 +50,18 @@ func (s *Store) Cases(ctx context.Context, ready func(project string) bool, limi
 		if len(cases) >= limit {
 			break
 		}
+		var lacking []Unanswered
 		if ready == nil || !ready(p.name) {
-			settled, err := s.settled(ctx, p.id)
+			settled, lacks, err := s.settled(ctx, p.id)
 			if err != nil {
 				return nil, s.fail("reading whether a project is settled", err)
 			}
 			if !settled {
 				continue
 			}
+			lacking = lacks
 		}
-		more, err := s.projectCases(ctx, p, limit-len(cases))
+		more, err := s.projectCases(ctx, p, lacking, limit-len(cases))
 		if err != nil {
 			return nil, s.fail("reading cases of "+p.name, err)
 		}
@@ -93,13 +98,30 @@ func (s *Store) undecided(ctx context.Context) ([]projectID, error) {
 	return projects, err
 }
 
-func (s *Store) settled(ctx context.Context, project int64) (bool, error) {
+// settled reports whether a project can be judged, and without which answers.
+func (s *Store) settled(ctx context.Context, project int64) (settled bool, lacking []Unanswered, err error) {
+	// A look-up is given up for now when it, or all that its server was asked,
+	// has failed for so long. One that waits for its turn is not.
+	const given = `(k.error <> '' AND k.first <= ? OR v.failing <= ?)`
+	limit := s.now().Add(-lookupPatience).UnixMicro()
 	var waiting bool
-	err := s.db.QueryRowContext(ctx, `SELECT
+	if err := s.db.QueryRowContext(ctx, `SELECT
 		EXISTS (SELECT 1 FROM files f JOIN provenance v ON v.file_id = f.id WHERE f.project_id = ? AND v.state = 'pending' AND v.tries < ?) OR
-		EXISTS (SELECT 1 FROM files f JOIN lookups k ON k.file_id = f.id WHERE f.project_id = ? AND k.step = 0)`,
-		project, patience, project).Scan(&waiting)
-	return !waiting, err
+		EXISTS (SELECT 1 FROM files f JOIN lookups k ON k.file_id = f.id LEFT JOIN lookup_servers v ON v.server = k.server
+			WHERE f.project_id = ? AND k.step = 0 AND NOT coalesce(`+given+`, FALSE))`,
+		project, patience, project, limit, limit).Scan(&waiting); err != nil || waiting {
+		return false, nil, err
+	}
+	err = s.each(ctx, `SELECT k.server, min(coalesce(v.failing, k.first)) FROM files f JOIN lookups k ON k.file_id = f.id LEFT JOIN lookup_servers v ON v.server = k.server
+		WHERE f.project_id = ? AND k.step = 0 GROUP BY k.server ORDER BY k.server`, []any{project}, func(scan scan) error {
+		var u Unanswered
+		var since sql.NullInt64
+		err := scan(&u.Server, &since)
+		u.Since = timeOf(since)
+		lacking = append(lacking, u)
+		return err
+	})
+	return true, lacking, err
 }
 
 // A pair is a file and an entry that have yet to be judged together.
@@ -110,12 +132,12 @@ type pair struct {
 }
 
 // projectCases builds the cases of one project.
-func (s *Store) projectCases(ctx context.Context, p projectID, limit int) ([]Case, error) {
+func (s *Store) projectCases(ctx context.Context, p projectID, lacking []Unanswered, limit int) ([]Case, error) {
 	pins, err := s.pins(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	pairs, err := s.pairs(ctx, p.id, len(pins) > 0, limit)
+	pairs, err := s.pairs(ctx, p.id, len(pins) > 0, len(lacking) > 0, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +154,7 @@ func (s *Store) projectCases(ctx context.Context, p projectID, limit int) ([]Cas
 	}
 	cases := make([]Case, 0, len(pairs)+len(files))
 	for _, pr := range append(pairs, files...) {
-		c := Case{Pins: pins, Releases: releases, id: caseID{file: pr.file, entry: pr.entry}}
+		c := Case{Pins: pins, Releases: releases, Lacking: lacking, id: caseID{file: pr.file, entry: pr.entry, early: len(lacking) > 0}}
 		if c.File, c.Provenance, err = s.caseFile(ctx, pr.file); err != nil {
 			return nil, err
 		}
@@ -147,12 +169,13 @@ func (s *Store) projectCases(ctx context.Context, p projectID, limit int) ([]Cas
 	return cases, nil
 }
 
-// pairs returns one kind at a time: first the entries that provenance names.
-func (s *Store) pairs(ctx context.Context, project int64, pinned bool, limit int) ([]pair, error) {
+// pairs returns one kind at a time: first the entries that provenance names. Early
+// are those that have been judged so only when they can be judged for good.
+func (s *Store) pairs(ctx context.Context, project int64, pinned, early bool, limit int) ([]pair, error) {
 	var pairs []pair
 	err := s.each(ctx, `SELECT u.file_id, u.entry_id, EXISTS (SELECT 1 FROM bindings b WHERE b.file_id = u.file_id AND b.entry_id = u.entry_id AND b.evidence = 'provenance') AS named
-		FROM unjudged u JOIN files f ON f.id = u.file_id WHERE f.project_id = ?
-		ORDER BY named DESC, coalesce(f.uploaded, f.first_seen), u.file_id, u.entry_id LIMIT ?`, []any{project, limit}, func(scan scan) error {
+		FROM unjudged u JOIN files f ON f.id = u.file_id WHERE f.project_id = ? AND NOT (u.early = 1 AND ?)
+		ORDER BY named DESC, coalesce(f.uploaded, f.first_seen), u.file_id, u.entry_id LIMIT ?`, []any{project, early, limit}, func(scan scan) error {
 		var p pair
 		err := scan(&p.file, &p.entry, &p.named)
 		pairs = append(pairs, p)
@@ -285,6 +308,9 @@ func (t *tx) judged(c Case) error {
 	switch {
 	case c.id.contradiction != 0:
 		_, err = t.exec(`UPDATE contradictions SET judged = 1 WHERE id = ?`, c.id.contradiction)
+	case c.id.entry != 0 && c.id.early:
+		_, err = t.exec(`UPDATE unjudged SET early = 1 WHERE file_id = ? AND entry_id = ? AND (SELECT count(*) FROM bindings WHERE file_id = ? AND entry_id = ?) = ?`,
+			int64(c.id.file), int64(c.id.entry), int64(c.id.file), int64(c.id.entry), c.id.bindings)
 	case c.id.entry != 0:
 		_, err = t.exec(`DELETE FROM unjudged WHERE file_id = ? AND entry_id = ? AND (SELECT count(*) FROM bindings WHERE file_id = ? AND entry_id = ?) = ?`,
 			int64(c.id.file), int64(c.id.entry), int64(c.id.file), int64(c.id.entry), c.id.bindings)

@@ -42,7 +42,7 @@ func decide(t *testing.T, s *Store, c Case, v Verdict) []Alert {
 
 func TestSettled(t *testing.T) {
 	s := openTest(t, Options{})
-	ok(t, s.SetLookupServers(t.Context(), []string{"a"}))
+	ok(t, s.SetLookupServers(t.Context(), []string{"a"}, nil))
 	f := named(aFile("p", "1"))
 	id := listFiles(t, s, "p", 1, f)[0].ID
 	ok(t, s.Commit(t.Context(), begin(t, s, testLog).batch(t, newSigning(t, "o/r").attest(t, f))))
@@ -55,9 +55,9 @@ func TestSettled(t *testing.T) {
 	expectCases(t, allCases(t, s)) // the look-up has not been answered
 	due, err := s.DueLookups(t.Context(), "a", storeEpoch.Add(time.Hour), 1)
 	ok(t, err)
-	ok(t, s.LookupDone(t.Context(), due[0], time.Time{}, 0, "down"))
+	ok(t, s.LookupDone(t.Context(), due[0], LookupAnswer{At: storeEpoch.Add(time.Hour), Err: "down"}))
 	expectCases(t, allCases(t, s))
-	ok(t, s.LookupDone(t.Context(), due[0], time.Time{}, 0, ""))
+	ok(t, s.LookupDone(t.Context(), due[0], LookupAnswer{At: storeEpoch.Add(time.Hour)}))
 	expectCases(t, allCases(t, s), "1 leaf 0") // a refusal says nothing about the file
 	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenanceAbsent, Fetched: storeEpoch}))
 	expectCases(t, allCases(t, s), "1 leaf 0", "1")
@@ -75,6 +75,75 @@ func TestSettledWithoutBrokenProvenance(t *testing.T) {
 		ok(t, s.SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePending, Fetched: storeEpoch, Error: "500", Retry: storeEpoch}))
 	}
 	expectCases(t, allCases(t, s), "2")
+}
+
+// A server that gives no answer is waited for as long as lookupPatience, and no
+// longer; then what is known is judged, and judged again once there is an answer.
+func TestSettledWithoutAnswer(t *testing.T) {
+	for name, fail := range map[string]func(t *testing.T, s *Store, at time.Time, due []Lookup){
+		"the whole server": func(t *testing.T, s *Store, at time.Time, _ []Lookup) {
+			ok(t, s.LookupFailed(t.Context(), "a", at, "down"))
+		},
+		"one file": func(t *testing.T, s *Store, at time.Time, due []Lookup) {
+			ok(t, s.LookupDone(t.Context(), due[0], LookupAnswer{At: at, Next: at.Add(time.Second), Err: "malformed"}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := storeEpoch.Add(time.Hour)
+			s := openTest(t, Options{Now: func() time.Time { return now }})
+			ok(t, s.SetLookupServers(t.Context(), []string{"a"}, nil))
+			f := aFile("p", "1")
+			id := listFiles(t, s, "p", 1, f)[0].ID
+			tr := begin(t, s, testLog)
+			first := tr.batch(t, newSigning(t, "o/r").attest(t, f))
+			ok(t, s.Commit(t.Context(), first))
+			due, err := s.DueLookups(t.Context(), "a", now, 2)
+			ok(t, err)
+			now = now.Add(time.Hour)
+			expectCases(t, allCases(t, s)) // waiting for its turn is not failing
+
+			began := now
+			fail(t, s, began, due)
+			now = began.Add(lookupPatience - 1)
+			fail(t, s, now, due)
+			expectCases(t, allCases(t, s))
+			now = began.Add(lookupPatience)
+			cases := allCases(t, s)
+			expectCases(t, cases, "1 leaf 0", "1")
+			for _, c := range cases {
+				if diff := cmp.Diff([]Unanswered{{Server: "a", Since: began}}, c.Lacking); diff != "" {
+					t.Errorf("lacking: %s", diff)
+				}
+				decide(t, s, c, Verdict{})
+			}
+			expectCases(t, allCases(t, s))
+			// New evidence is judged at once, without the rest.
+			b := tr.batch(t, newSigning(t, "o/r").hashedV2(f.SHA256, []byte("nothing")))
+			ok(t, s.Commit(t.Context(), b))
+			cases = allCases(t, s)
+			expectCases(t, cases, "1 leaf 1")
+			decide(t, s, cases[0], Verdict{})
+			ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Fetched: now, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: first.Hashes[0]}}}))
+			cases = allCases(t, s)
+			expectCases(t, cases, "1 leaf 0")
+			decide(t, s, cases[0], Verdict{})
+			expectCases(t, allCases(t, s))
+
+			ok(t, s.LookupDone(t.Context(), due[0], LookupAnswer{At: now}))
+			for _, want := range []string{"1 leaf 0", "1 leaf 1"} { // named first
+				cases = allCases(t, s)
+				expectCases(t, cases, want)
+				if cases[0].Lacking != nil {
+					t.Errorf("lacking, now that it is answered: %+v", cases[0].Lacking)
+				}
+				decide(t, s, cases[0], Verdict{})
+			}
+			expectCases(t, allCases(t, s))
+			if n := countRows(t, s, `SELECT count(*) FROM unjudged`) + countRows(t, s, `SELECT count(*) FROM lookup_servers WHERE failing IS NOT NULL`); n != 0 {
+				t.Errorf("%d rows are left", n)
+			}
+		})
+	}
 }
 
 func TestPinsAreLearnedFirst(t *testing.T) {

@@ -174,7 +174,11 @@ func (s *Store) bind(t *tx, entry EntryID, b proposal) error {
 	if b.evidence == BySubject {
 		return nil
 	}
-	_, err = t.exec(`INSERT OR IGNORE INTO unjudged (file_id, entry_id) VALUES (?, ?)`, int64(b.file), int64(entry))
+	// What was judged early is judged again, now with this.
+	if _, err := t.exec(`INSERT INTO unjudged (file_id, entry_id) VALUES (?, ?) ON CONFLICT (file_id, entry_id) DO UPDATE SET early = 0`, int64(b.file), int64(entry)); err != nil {
+		return err
+	}
+	_, err = t.exec(`UPDATE projects SET identities = 1 WHERE identities = 0 AND id = (SELECT project_id FROM files WHERE id = ?)`, int64(b.file))
 	return err
 }
 

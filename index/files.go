@@ -207,6 +207,9 @@ func (s *Store) addFile(t *tx, project int64, f File) (FileID, error) {
 	if _, err := t.exec(`INSERT OR IGNORE INTO lookups (file_id, server, next) SELECT ?, value, ? FROM json_each((SELECT value FROM settings WHERE key = '`+lookupServers+`'))`, id, f.FirstSeen.UnixMicro()); err != nil {
 		return 0, err
 	}
+	if _, err := t.exec(`UPDATE projects SET identities = 1 WHERE id = ? AND identities = 0`, project); err != nil {
+		return 0, err
+	}
 	f.ID = id
 	return id, s.expect(t, f)
 }

@@ -148,7 +148,7 @@ func TestProvenanceAddressWithdrawn(t *testing.T) {
 func TestLookups(t *testing.T) {
 	s := openTest(t, Options{})
 	fresh := listFiles(t, s, "p", 1, named(aFile("p", "1")), aFile("p", "2"))
-	ok(t, s.SetLookupServers(t.Context(), []string{"a", "b"}))
+	ok(t, s.SetLookupServers(t.Context(), []string{"a", "b"}, nil))
 	fresh = append(fresh, listFiles(t, s, "p", 2, named(aFile("p", "1")), aFile("p", "2"), aFile("p", "3"))...)
 	now := storeEpoch.Add(2 * time.Hour)
 	due := func(server string) []Lookup {
@@ -171,9 +171,9 @@ func TestLookups(t *testing.T) {
 			t.Errorf("leaves: %s", cmp.Diff([]ProvenanceLeaf{leaf}, l.Leaves))
 		}
 	}
-	ok(t, s.LookupDone(t.Context(), got[0], now.Add(time.Minute), 0, "the server is down"))
-	ok(t, s.LookupDone(t.Context(), got[1], time.Time{}, 3, ""))
-	ok(t, s.LookupDone(t.Context(), got[1], time.Time{}, 3, ""))
+	ok(t, s.LookupDone(t.Context(), got[0], LookupAnswer{At: now, Next: now.Add(time.Minute), Err: "the server is down"}))
+	ok(t, s.LookupDone(t.Context(), got[1], LookupAnswer{At: now, Found: map[LookupKind]int{LookupDigest: 3}}))
+	ok(t, s.LookupDone(t.Context(), got[1], LookupAnswer{At: now, Found: map[LookupKind]int{LookupDigest: 3}}))
 	if n := len(due("a")); n != 1 {
 		t.Errorf("%d due after one answer and one failure", n)
 	}
@@ -183,12 +183,28 @@ func TestLookups(t *testing.T) {
 	if n := countRows(t, s, `SELECT count(*) FROM lookups WHERE step = 1 AND found = 3`); n != 1 {
 		t.Errorf("%d answered", n)
 	}
+	asked, err := s.LookupsOf(t.Context(), got[1].File.ID)
+	ok(t, err)
+	kinds := []KindAsked{{Kind: LookupDigest, First: now, Last: now, Times: 1, Found: 3}}
+	if diff := cmp.Diff([]Asked{{Server: "a", Answered: 1, At: now, Found: 3, Kinds: kinds}, {Server: "b"}}, asked); diff != "" {
+		t.Errorf("asked: %s", diff)
+	}
+	ok(t, s.LookupFailed(t.Context(), "a", now, "down"))
+	ok(t, s.LookupFailed(t.Context(), "a", now.Add(time.Minute), "still down"))
+	summary, err := s.LookupSummary(t.Context())
+	ok(t, err)
+	if diff := cmp.Diff([]LookupSummary{
+		{Server: "a", Files: LookupCounts{Due: 1, Unanswered: 2, Found: 1, Failed: 1}, Answered: now, Failing: now, Error: "still down"},
+		{Server: "b", Files: LookupCounts{Due: 3, Unanswered: 3}},
+	}, summary); diff != "" {
+		t.Errorf("summary: %s", diff)
+	}
 	now = now.Add(time.Minute)
 	if again := due("a"); len(again) != 2 || again[1].Step != 0 {
 		t.Errorf("after the pause: %+v", again)
 	}
 	// A server that is no longer asked holds nothing up.
-	ok(t, s.SetLookupServers(t.Context(), []string{"a"}))
+	ok(t, s.SetLookupServers(t.Context(), []string{"a"}, nil))
 	if n := len(due("b")); n != 0 || countRows(t, s, `SELECT count(*) FROM lookups WHERE server = 'b'`) != 0 {
 		t.Errorf("%d due on a dropped server", n)
 	}

@@ -115,29 +115,3 @@ func (s *Store) ProvenanceOf(ctx context.Context, file FileID) (ProvenanceState,
 	}
 	return state, timeOf(fetched), nil
 }
-
-// An Asked look-up is a question to a v1 server about a file.
-type Asked struct {
-	Server   string
-	Answered int       // how many times
-	At       time.Time // of the last question; zero: never
-	Found    int       // entries in the last answer
-	Error    string
-}
-
-// LookupsOf says which servers were asked about a file, and what came of it.
-func (s *Store) LookupsOf(ctx context.Context, file FileID) ([]Asked, error) {
-	var out []Asked
-	err := s.each(ctx, `SELECT server, step, asked, found, error FROM lookups WHERE file_id = ? ORDER BY server`, []any{int64(file)}, func(scan scan) error {
-		var a Asked
-		var at sql.NullInt64
-		err := scan(&a.Server, &a.Answered, &at, &a.Found, &a.Error)
-		a.At = timeOf(at)
-		out = append(out, a)
-		return err
-	})
-	if err != nil {
-		return nil, s.fail("reading look-ups", err)
-	}
-	return out, nil
-}

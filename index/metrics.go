@@ -105,7 +105,7 @@ func (c *tables) Collect(ch chan<- prometheus.Metric) {
 	}{
 		{findingsDesc, 2, `SELECT rule, severity, count(*) FROM alerts GROUP BY 1, 2`, nil},
 		{outboxDesc, 1, `SELECT sink, sum(delivered IS NULL) FROM outbox GROUP BY 1`, nil},
-		{unjudgedDesc, 0, `SELECT count(*) FROM unjudged`, nil},
+		{unjudgedDesc, 0, `SELECT count(*) FROM unjudged WHERE early = 0`, nil},
 		{lookupsDesc, 0, `SELECT count(*) FROM lookups WHERE next <= ?`, []any{now}},
 		{unboundDesc, 0, `SELECT CAST(value AS INTEGER) FROM settings WHERE key = '` + unboundCount + `'`, nil},
 		{indexedDesc, 1, `SELECT origin, max(next) FROM logs WHERE next IS NOT NULL GROUP BY 1`, nil},

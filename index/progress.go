@@ -13,7 +13,7 @@ func (s *Store) Progress(ctx context.Context) (Progress, error) {
 	var p Progress
 	err := s.db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM files),
 		(SELECT count(*) FROM provenance WHERE state = 'pending') + (SELECT count(*) FROM lookups WHERE step = 0) +
-		(SELECT count(*) FROM wanted) + (SELECT count(*) FROM unjudged) + (SELECT count(*) FROM files WHERE judged = 0)`).Scan(&p.Files, &p.Waiting)
+		(SELECT count(*) FROM wanted) + (SELECT count(*) FROM unjudged WHERE early = 0) + (SELECT count(*) FROM files WHERE judged = 0)`).Scan(&p.Files, &p.Waiting)
 	if err != nil {
 		return p, s.fail("counting what waits", err)
 	}

@@ -55,7 +55,11 @@ func (s *Store) Reexamine(ctx context.Context) error {
 				if _, err := t.exec(`UPDATE entries SET trust = '' WHERE id = ?`, d.id); err != nil {
 					return err
 				}
-				_, err := t.exec(`INSERT OR IGNORE INTO unjudged (file_id, entry_id) SELECT file_id, entry_id FROM bindings WHERE entry_id = ?`, d.id)
+				if _, err := t.exec(`INSERT INTO unjudged (file_id, entry_id) SELECT DISTINCT file_id, entry_id FROM bindings WHERE entry_id = ?
+					ON CONFLICT (file_id, entry_id) DO UPDATE SET early = 0`, d.id); err != nil {
+					return err
+				}
+				_, err := t.exec(`UPDATE projects SET identities = 1 WHERE id IN (SELECT f.project_id FROM bindings b JOIN files f ON f.id = b.file_id WHERE b.entry_id = ?)`, d.id)
 				return err
 			}); err != nil {
 				return err

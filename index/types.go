@@ -197,9 +197,16 @@ type Case struct {
 	Bindings   []Binding // of one entry to File, strongest first; empty: the case is the file itself
 
 	Pins     []Pin
-	Releases []Release // of the project, oldest first, File's own included
+	Releases []Release    // of the project, oldest first, File's own included
+	Lacking  []Unanswered // v1 servers that files of the project could not be looked up on
 
 	id caseID
+}
+
+// Unanswered is a v1 server that has answered no look-up since a time.
+type Unanswered struct {
+	Server string
+	Since  time.Time
 }
 
 // An Alert as stored. Body is what is delivered.

@@ -33,6 +33,7 @@ import (
 type daemon struct {
 	config    Config
 	log       *slog.Logger
+	now       func() time.Time
 	registry  *prometheus.Registry
 	policy    *alerts.Policy
 	witnesses *monitor.WitnessPolicy
@@ -62,17 +63,17 @@ type daemon struct {
 // newDaemon opens what can be opened without a network. Alerts go to the sinks that
 // the configuration names, and to extra ones.
 func newDaemon(ctx context.Context, c Config, log *slog.Logger, extra ...alerts.Sink) (*daemon, error) {
-	return openDaemon(ctx, c, log, index.Open, extra)
+	return openDaemon(ctx, c, log, index.Open, time.Now, extra)
 }
 
 // openBeside is newDaemon for a command that works on the database of a daemon that
 // may be running.
 func openBeside(ctx context.Context, c Config, log *slog.Logger) (*daemon, error) {
-	return openDaemon(ctx, c, log, index.OpenBeside, nil)
+	return openDaemon(ctx, c, log, index.OpenBeside, time.Now, nil)
 }
 
-func openDaemon(ctx context.Context, c Config, log *slog.Logger, open func(context.Context, string, index.Options) (*index.Store, error), extra []alerts.Sink) (*daemon, error) {
-	d := &daemon{config: c, log: log, registry: newRegistry(), told: make(map[string]bool), trust: &trustKeeper{config: c, log: log, now: time.Now},
+func openDaemon(ctx context.Context, c Config, log *slog.Logger, open func(context.Context, string, index.Options) (*index.Store, error), now func() time.Time, extra []alerts.Sink) (*daemon, error) {
+	d := &daemon{config: c, log: log, now: now, registry: newRegistry(), told: make(map[string]bool), trust: &trustKeeper{config: c, log: log, now: now},
 		wakeFinder: make(chan struct{}, 1), wakeJudge: make(chan struct{}, 1), judgeEvery: 10 * time.Second}
 	var err error
 	if d.policy, err = loadPolicy(c); err != nil {
@@ -95,7 +96,7 @@ func openDaemon(ctx context.Context, c Config, log *slog.Logger, open func(conte
 		}
 		d.sinks = append(d.sinks, sink)
 	}
-	if d.store, err = open(ctx, c.Database, index.Options{Trust: d.trust, Registerer: d.registry, Log: log}); err != nil {
+	if d.store, err = open(ctx, c.Database, index.Options{Trust: d.trust, Registerer: d.registry, Log: log, Now: now}); err != nil {
 		return nil, err
 	}
 	d.trust.store = d.store
@@ -142,9 +143,9 @@ func (d *daemon) close() error { return d.store.Close() }
 
 // wire makes what following logs needs before it is known which.
 func (d *daemon) wire() {
-	d.metrics = monitor.NewMetrics(d.registry, time.Now)
-	d.keeper = &monitor.Keeper{Store: d.store, Log: d.log, Now: time.Now, Metrics: d.metrics, Patience: time.Second, Witnesses: d.witnesses}
-	d.finder = &finder{keeper: d.keeper, store: d.store, log: d.log, every: d.config.Interval.Value(),
+	d.metrics = monitor.NewMetrics(d.registry, d.now)
+	d.keeper = &monitor.Keeper{Store: d.store, Log: d.log, Now: d.now, Metrics: d.metrics, Patience: time.Second, Witnesses: d.witnesses}
+	d.finder = &finder{keeper: d.keeper, store: d.store, log: d.log, every: d.config.Interval.Value(), now: d.now,
 		first: min(again[0], d.config.PyPI.Interval.Value()), changed: d.wakeJudgeNow}
 	d.comparer = &monitor.Comparer{Keeper: d.keeper, Store: d.store, Log: d.log, Metrics: d.metrics, Changed: d.wakeJudgeNow}
 }
@@ -169,11 +170,11 @@ func (d *daemon) wireRest() error {
 		d.peers = append(d.peers, p)
 	}
 	judging := alerts.NewMetrics(d.registry)
-	d.courier = &alerts.Courier{Outbox: d.store, Sinks: d.sinks, Log: d.log, Now: time.Now, Metrics: judging, Every: 5 * time.Second, Pause: 5 * time.Second}
+	d.courier = &alerts.Courier{Outbox: d.store, Sinks: d.sinks, Log: d.log, Now: d.now, Metrics: judging, Every: 5 * time.Second, Pause: 5 * time.Second}
 	for range d.sinks {
 		d.courier.Wake = append(d.courier.Wake, make(chan struct{}, 1))
 	}
-	d.judge = &alerts.Judge{Store: d.store, Policy: d.policy, Sinks: d.courier.Names(), Log: d.log, Now: time.Now, Metrics: judging}
+	d.judge = &alerts.Judge{Store: d.store, Policy: d.policy, Sinks: d.courier.Names(), Log: d.log, Now: d.now, Metrics: judging}
 	return nil
 }
 

@@ -20,6 +20,11 @@ type server struct {
 	config LogConfig
 }
 
+// signs reports whether heads of that origin are the server's.
+func (s server) signs(origin string) bool {
+	return origin == s.config.Origin || strings.HasPrefix(origin, s.config.Origin+" - ")
+}
+
 // wanted are the logs to follow: those that the configuration names, then those
 // that a trusted root does. waiting are logs that the configuration names and that
 // nobody has given a key for yet: they begin once the trusted root names them.
@@ -147,10 +152,10 @@ func (d *daemon) adopt(ctx context.Context) (begun []*monitor.Follower, err erro
 	if err != nil {
 		return nil, err
 	}
-	var lookups []string
+	var lookups, searched []string
 	for _, l := range wanted {
 		if s, ok := d.finder.server(l); ok {
-			lookups = s.appendLookup(lookups)
+			lookups, searched = s.appendLookup(lookups, searched)
 			continue
 		}
 		s, err := d.server(l)
@@ -176,16 +181,20 @@ func (d *daemon) adopt(ctx context.Context) (begun []*monitor.Follower, err erro
 		begun = append(begun, f)
 		d.followers = append(d.followers, f)
 		d.finder.add(s)
-		lookups = s.appendLookup(lookups)
+		lookups, searched = s.appendLookup(lookups, searched)
 		d.log.InfoContext(ctx, "following", "server", s.String(), "origin", l.Origin, "api", l.API, "follow", l.Follow)
 	}
-	return begun, d.store.SetLookupServers(ctx, lookups)
+	return begun, d.store.SetLookupServers(ctx, lookups, searched)
 }
 
-// appendLookup adds the server if files are looked up on it.
-func (s server) appendLookup(servers []string) []string {
+// appendLookup adds the server if files are looked up on it, and to searched if its
+// search index is asked.
+func (s server) appendLookup(lookups, searched []string) (_, _ []string) {
 	if s.v1 == nil || s.config.Follow == monitor.FollowHead {
-		return servers
+		return lookups, searched
 	}
-	return append(servers, s.String())
+	if s.config.Follow == monitor.FollowLookup {
+		searched = append(searched, s.String())
+	}
+	return append(lookups, s.String()), searched
 }
