@@ -47,7 +47,8 @@ type Alert struct {
 	Expected []string  `json:"expected,omitempty"`
 	Evidence string    `json:"evidence,omitempty"` // index.Evidence: what ties the entry to the file
 	Times    []Time    `json:"times,omitempty"`
-	Heads    *Heads    `json:"heads,omitempty"` // rules about logs
+	Heads    *Heads    `json:"heads,omitempty"`   // rules about logs
+	Lacking  []string  `json:"lacking,omitempty"` // what was waited for in vain before judging
 	Raised   time.Time `json:"raised"`
 }
 
@@ -149,6 +150,15 @@ func tilePath(n uint64) string {
 func logRef(s index.Stored) *LogRef {
 	global := s.Log.Global(s.Leaf.Index)
 	return &LogRef{Origin: s.Log.Origin, Index: &s.Leaf.Index, Global: &global, Link: link(s.Log, s.Leaf.Index)}
+}
+
+// lacking says which look-ups a finding was made without.
+func lacking(c index.Case) []string {
+	var texts []string
+	for _, u := range c.Lacking {
+		texts = append(texts, fmt.Sprintf("look-up on %s, which has not answered since %s", u.Server, u.Since.UTC().Format(time.RFC3339)))
+	}
+	return texts
 }
 
 func file(f *index.File) File { return File{f.Name, hex.EncodeToString(f.SHA256[:])} }

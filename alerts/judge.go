@@ -74,7 +74,7 @@ func (j *Judge) decide(ctx context.Context, c index.Case) ([]index.Alert, error)
 	f.Pins = append(f.Pins[:len(f.Pins):len(f.Pins)], v.Pins...)
 	for _, r := range Rules {
 		for _, a := range r.Check(f) {
-			a.Schema, a.Rule, a.Severity, a.Next, a.Raised = Schema, r.Name, r.Severity, r.Next, f.Now
+			a.Schema, a.Rule, a.Severity, a.Next, a.Raised, a.Lacking = Schema, r.Name, r.Severity, r.Next, f.Now, lacking(c)
 			s, err := a.stored()
 			if err != nil {
 				return nil, err

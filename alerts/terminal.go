@@ -43,6 +43,9 @@ func (t Terminal) Deliver(ctx context.Context, stored index.Alert) error {
 	if len(a.Expected) > 0 {
 		attrs = append(attrs, "expected", shown(strings.Join(a.Expected, "; ")))
 	}
+	if len(a.Lacking) > 0 {
+		attrs = append(attrs, "lacking", shown(strings.Join(a.Lacking, "; ")))
+	}
 	t.Log.Log(ctx, level, "ALERT", append(attrs, "next", shown(a.Next), "id", shown(a.ID))...)
 	return nil
 }
