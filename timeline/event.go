@@ -209,13 +209,17 @@ func projectEvents(ctx context.Context, store *index.Store, files []index.File) 
 
 func alertEvent(a index.Alert) Event {
 	var body struct {
-		Title string `json:"title"`
+		Title   string   `json:"title"`
+		Lacking []string `json:"lacking"`
 	}
-	text := "alert " + a.Rule
+	text, note := "alert "+a.Rule, ""
 	if json.Unmarshal(a.Body, &body) == nil && body.Title != "" {
 		text += ": " + body.Title
 	}
-	return Event{At: at(a.Raised), Clock: ClockOurs, Kind: "alert", Text: text, Project: a.Project, Version: a.Version, Severity: a.Severity}
+	if len(body.Lacking) > 0 {
+		note = "judged without " + strings.Join(body.Lacking, "; ")
+	}
+	return Event{Note: note, At: at(a.Raised), Clock: ClockOurs, Kind: "alert", Text: text, Project: a.Project, Version: a.Version, Severity: a.Severity}
 }
 
 // sortEvents orders by time across clocks. Logged events of one log stay in the

@@ -163,7 +163,7 @@ func (t *table) event(e Event, numbers map[string]int) {
 	if e.At == nil && e.Before != nil {
 		t.line(dim, "%sthe log keeps no time; not after %s", indent, stamp(*e.Before))
 	}
-	if e.Note != "" && e.Kind == "logged" {
+	if e.Note != "" && (e.Kind == "logged" || e.Kind == "alert") {
 		t.wrapped(yellow, indent+"! ", Escape(e.Note))
 	}
 }
@@ -196,6 +196,12 @@ func (t *table) coverage(c Coverage) {
 	}
 	if c.PyPI != nil {
 		t.line("", "  PyPI's journal up to serial %d", *c.PyPI)
+	}
+	if len(c.Lookups) > 0 {
+		t.line(bold, "ASKED")
+	}
+	for _, l := range c.Lookups {
+		t.wrapped("", "  ", Escape(l.String()))
 	}
 	t.line(bold, "NOT LOOKED AT")
 	for _, n := range c.Not {

@@ -92,6 +92,8 @@ type Coverage struct {
 	Logs   []LogCoverage `json:"logs"`
 	PyPI   *int64        `json:"pypi_serial,omitempty"` // journal read up to here; absent: never
 	Not    []string      `json:"not_looked_at"`
+
+	Lookups []LookupCoverage `json:"lookups,omitempty"` // on v1 logs, about the selected files
 }
 
 // LogCoverage is how much of one log is proven and indexed.
@@ -160,29 +162,4 @@ func (l LogCoverage) missing() []string {
 		out = append(out, fmt.Sprintf("whatever %s says beyond size %d may be of another history: it has contradicted itself", l.Origin, l.Size))
 	}
 	return out
-}
-
-// lookups adds the questions about the files that have no answer, or only a weak one.
-func (c *Coverage) lookups(ctx context.Context, store *index.Store, files []index.File) error {
-	unanswered, asked := 0, 0
-	for _, f := range files {
-		all, err := store.LookupsOf(ctx, f.ID)
-		if err != nil {
-			return err
-		}
-		for _, a := range all {
-			if a.Answered == 0 {
-				unanswered++
-			} else {
-				asked++
-			}
-		}
-	}
-	if unanswered > 0 {
-		c.Not = append(c.Not, fmt.Sprintf("%d look-up(s) about these files were never answered", unanswered))
-	}
-	if asked > 0 {
-		c.Not = append(c.Not, "what the search indexes do not list: they are best effort, and their silence proves nothing")
-	}
-	return nil
 }
