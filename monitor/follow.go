@@ -179,7 +179,7 @@ func (f *Follower) follow(ctx context.Context, s *Served, tailing bool, limit ti
 			return false, err
 		}
 	}
-	pos, err = f.tail(ctx, *s, head, pos, limit)
+	pos, err = f.tail(ctx, *s, head, pos, head.Size, limit)
 	return err == nil && pos.Next < head.Size, errors.Join(err, f.measure(ctx, s.Log, head, pos))
 }
 
@@ -233,16 +233,16 @@ func (f *Follower) positionAt(ctx context.Context, s Served, head Head, start ui
 	return before.Fold([]Hash{proven.Hash})
 }
 
-// tail reads, proves and commits up to the head, or for as long as limit, and
-// returns how far it has come.
-func (f *Follower) tail(ctx context.Context, s Served, head Head, pos Position, limit time.Duration) (Position, error) {
+// tail reads, proves and commits the leaves before past, or for as long as limit,
+// and returns how far it has come.
+func (f *Follower) tail(ctx context.Context, s Served, head Head, pos Position, past uint64, limit time.Duration) (Position, error) {
 	until := time.Now().Add(limit)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	fetched := make(chan run)
-	go f.fetch(ctx, s, head, pos.Next, fetched)
+	go f.fetch(ctx, s, head, pos.Next, past, fetched)
 	commit := f.committer(ctx)
-	for pos.Next < head.Size && (limit == 0 || time.Now().Before(until)) {
+	for pos.Next < past && (limit == 0 || time.Now().Before(until)) {
 		r, ok := <-fetched
 		if !ok {
 			break
@@ -277,11 +277,11 @@ type run struct {
 }
 
 // fetch reads one batch ahead of the prover and stops at the first error.
-func (f *Follower) fetch(ctx context.Context, s Served, head Head, from uint64, out chan<- run) {
+func (f *Follower) fetch(ctx context.Context, s Served, head Head, from, past uint64, out chan<- run) {
 	defer close(out)
-	for from < head.Size {
+	for from < past {
 		// Ends on multiples of the batch size, so that whole tiles are asked for.
-		to := min(from-from%f.Batch+f.Batch, head.Size)
+		to := min(from-from%f.Batch+f.Batch, past)
 		leaves, err := s.Source.Leaves(ctx, head, from, to)
 		if err == nil {
 			err = consecutive(leaves, from, to)
