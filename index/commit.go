@@ -29,8 +29,8 @@ type freeLeaf struct {
 // Commit implements monitor.Store. Leaves that cannot be decoded are counted and
 // covered like all others.
 func (s *Store) Commit(ctx context.Context, b monitor.Batch) error {
-	if len(b.Leaves) != len(b.Hashes) || uint64(len(b.Leaves)) != b.To.Next-b.From.Next {
-		return fmt.Errorf("log %q: a batch from %d to %d of %d leaves and %d hashes", b.Log.Origin, b.From.Next, b.To.Next, len(b.Leaves), len(b.Hashes))
+	if err := whole(b); err != nil {
+		return err
 	}
 	began := time.Now()
 	err := s.index(ctx, "indexing leaves", b.Log, func() (*sifting, error) {
@@ -52,6 +52,13 @@ func (s *Store) Commit(ctx context.Context, b monitor.Batch) error {
 		s.metrics.commitSeconds.Observe(time.Since(began).Seconds())
 	}
 	return err
+}
+
+func whole(b monitor.Batch) error {
+	if len(b.Leaves) != len(b.Hashes) || uint64(len(b.Leaves)) != b.To.Next-b.From.Next {
+		return fmt.Errorf("log %q: a batch from %d to %d of %d leaves and %d hashes", b.Log.Origin, b.From.Next, b.To.Next, len(b.Leaves), len(b.Hashes))
+	}
+	return nil
 }
 
 // CommitFound indexes one proven leaf that was looked up: for a file, or 0 for no

@@ -125,6 +125,15 @@ func (s *Store) DueLookups(ctx context.Context, server string, now time.Time, li
 	return due, nil
 }
 
+// ProvenanceLeaves returns the entries that a file's provenance names.
+func (s *Store) ProvenanceLeaves(ctx context.Context, id FileID) ([]ProvenanceLeaf, error) {
+	leaves, err := s.provenanceLeaves(ctx, id)
+	if err != nil {
+		return nil, s.fail("reading which entries a provenance names", err)
+	}
+	return leaves, nil
+}
+
 func (s *Store) provenanceLeaves(ctx context.Context, id FileID) ([]ProvenanceLeaf, error) {
 	var leaves []ProvenanceLeaf
 	err := s.each(ctx, `SELECT key_id, global, leaf_hash, predicate, publisher FROM provenance_leaves WHERE file_id = ? ORDER BY key_id, global`, []any{int64(id)}, func(scan scan) error {

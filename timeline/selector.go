@@ -42,6 +42,9 @@ func ParseSelector(text string) (Selector, error) {
 	return s, nil
 }
 
+// By is how the index is asked, and the version that is meant, "" for all.
+func (s Selector) By() (by index.Selection, version string) { return s.by, s.version }
+
 func isSHA256(text string) bool {
 	_, err := hex.DecodeString(text)
 	return err == nil && len(text) == 64

@@ -56,15 +56,27 @@ DELETE FROM settings WHERE key LIKE 'trusted_root:%';
 CREATE TABLE scans (
   id       INTEGER PRIMARY KEY,
   log_id   INTEGER NOT NULL REFERENCES logs (id),
+  given    TEXT    NOT NULL,                   -- range and selector as asked for, JSON: finds it again
+  bounds   TEXT    NOT NULL,                   -- how the range was found, for people
   first    INTEGER NOT NULL,
   past     INTEGER NOT NULL,
   next     INTEGER NOT NULL,
   range    BLOB    NOT NULL,                   -- compact range [0, next)
-  selector TEXT    NOT NULL DEFAULT '',        -- what it was looking for
+  found    INTEGER NOT NULL DEFAULT 0,         -- leaves that match the selector
   started  INTEGER NOT NULL,
   finished INTEGER,
-  UNIQUE (log_id, first, past, selector)
+  UNIQUE (log_id, given)
 ) STRICT;
+
+-- Proven leaves that match a scan's selector, whether or not a file is known.
+CREATE TABLE scan_finds (
+  scan_id    INTEGER NOT NULL REFERENCES scans (id),
+  idx        INTEGER NOT NULL,
+  body       BLOB    NOT NULL,                 -- the leaf, byte for byte
+  integrated INTEGER NOT NULL,                 -- v1: Unix seconds as served
+  set_sig    BLOB,                             -- v1: signed entry timestamp
+  PRIMARY KEY (scan_id, idx)
+) STRICT, WITHOUT ROWID;
 
 -- When to ask a v1 server for entries by an identity that a project has used.
 CREATE TABLE identity_lookups (
