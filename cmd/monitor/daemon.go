@@ -69,7 +69,7 @@ func newDaemon(ctx context.Context, c Config, log *slog.Logger, extra ...alerts.
 // openBeside is newDaemon for a command that works on the database of a daemon that
 // may be running.
 func openBeside(ctx context.Context, c Config, log *slog.Logger) (*daemon, error) {
-	return openDaemon(ctx, c, log, index.OpenBeside, time.Now, nil)
+	return openDaemon(ctx, c, log, makeBeside, time.Now, nil)
 }
 
 func openDaemon(ctx context.Context, c Config, log *slog.Logger, open func(context.Context, string, index.Options) (*index.Store, error), now func() time.Time, extra []alerts.Sink) (*daemon, error) {

@@ -120,20 +120,23 @@ func (w *world) killMany(kills int, r *rand.Rand) {
 	}
 }
 
+// rowQueries are what two databases must agree in.
+var rowQueries = map[string]string{
+	"logs":     `SELECT origin, next, hex(range) FROM logs`,
+	"entries":  `SELECT l.origin, e.idx, hex(e.leaf_hash), hex(e.body), e.trust FROM entries e JOIN logs l ON l.id = e.log_id`,
+	"coverage": `SELECT l.origin, c.first, c.past FROM coverage c JOIN logs l ON l.id = c.log_id`,
+	"unbound":  `SELECT hex(u.digest), l.origin, u.idx FROM unbound u JOIN logs l ON l.id = u.log_id`,
+	"bindings": `SELECT f.filename, l.origin, e.idx, b.evidence, b.form, b.signature FROM bindings b JOIN files f ON f.id = b.file_id JOIN entries e ON e.id = b.entry_id JOIN logs l ON l.id = e.log_id`,
+	"alerts":   `SELECT id, rule, project, version FROM alerts`,
+}
+
 // rows is what the database says of the log, without row ids and first sights.
 func (w *world) rows() map[string][]string {
 	w.Helper()
 	db := must(sql.Open("sqlite3", "file:"+filepath.Join(w.dir, "sigtrail.db")+"?mode=ro"))
 	defer db.Close()
 	out := make(map[string][]string)
-	for name, query := range map[string]string{
-		"logs":     `SELECT origin, next, hex(range) FROM logs`,
-		"entries":  `SELECT l.origin, e.idx, hex(e.leaf_hash), hex(e.body), e.trust FROM entries e JOIN logs l ON l.id = e.log_id`,
-		"coverage": `SELECT l.origin, c.first, c.past FROM coverage c JOIN logs l ON l.id = c.log_id`,
-		"unbound":  `SELECT hex(u.digest), l.origin, u.idx FROM unbound u JOIN logs l ON l.id = u.log_id`,
-		"bindings": `SELECT f.filename, l.origin, e.idx, b.evidence, b.form, b.signature FROM bindings b JOIN files f ON f.id = b.file_id JOIN entries e ON e.id = b.entry_id JOIN logs l ON l.id = e.log_id`,
-		"alerts":   `SELECT id, rule, project, version FROM alerts`,
-	} {
+	for name, query := range rowQueries {
 		out[name] = w.query(db, query+` ORDER BY 1, 2, 3`)
 	}
 	return out

@@ -84,6 +84,7 @@ Exit codes: 0 fine, 1 findings (--once), 2 usage, 3 could not (network, disk),
 		demoCommand(stdout),
 		evidenceCommand(&config, stdout, stderr),
 		statusCommand(&config, stdout),
+		scanCommand(&config, stdout, stderr),
 	)
 	return c
 }

@@ -35,7 +35,12 @@ var sampleRepo = lab.GitHub{Owner: "pypa", Repo: "sampleproject", RepoID: "1234"
 
 func newWorld(t *testing.T, v1 string) *world {
 	t.Helper()
-	l, err := lab.Start(t.Context(), lab.Options{})
+	return newWorldWith(t, v1, lab.Options{})
+}
+
+func newWorldWith(t *testing.T, v1 string, o lab.Options) *world {
+	t.Helper()
+	l, err := lab.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
