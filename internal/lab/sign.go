@@ -113,15 +113,8 @@ func Provenance(p Publisher, s Signed, e Entry) []byte {
 	b, err := json.Marshal(m{"version": 1, "attestation_bundles": []any{m{"publisher": p, "attestations": []any{m{
 		"version": 1,
 		"verification_material": m{
-			"certificate": b64(s.Cert),
-			"transparency_entries": []any{m{
-				"logIndex": fmt.Sprint(e.Global), "logId": m{"keyId": b64(e.KeyID[:])},
-				"kindVersion": m{"kind": "dsse", "version": "0.0.1"}, "integratedTime": fmt.Sprint(e.IntegratedTime),
-				"inclusionPromise": m{"signedEntryTimestamp": b64(e.SET)},
-				"inclusionProof": m{"logIndex": fmt.Sprint(e.Index), "rootHash": b64(e.Root), "treeSize": fmt.Sprint(e.Size),
-					"hashes": e.Hashes, "checkpoint": m{"envelope": e.Checkpoint}},
-				"canonicalizedBody": b64(e.Body),
-			}},
+			"certificate":          b64(s.Cert),
+			"transparency_entries": []any{e.transparencyEntry()},
 		},
 		"envelope": m{"statement": b64(s.Statement), "signature": b64(s.Signature)},
 	}}}}})
