@@ -65,6 +65,15 @@ func whole(b monitor.Batch) error {
 // file in particular. What binds it to nothing is covered, and kept for files to
 // come like a tailed leaf. Committing it again adds nothing.
 func (s *Store) CommitFound(ctx context.Context, p monitor.Proven, file FileID) error {
+	return s.commitOne(ctx, p, file, true)
+}
+
+// CommitSingle implements monitor.SingleStore.
+func (s *Store) CommitSingle(ctx context.Context, p monitor.Proven) error {
+	return s.commitOne(ctx, p, 0, false)
+}
+
+func (s *Store) commitOne(ctx context.Context, p monitor.Proven, file FileID, cover bool) error {
 	return s.index(ctx, "indexing a leaf that was looked up", p.Log, func() (*sifting, error) {
 		w, err := s.sift(p.Log, []monitor.Leaf{p.Leaf}, []monitor.Hash{p.Hash})
 		if err == nil && file != 0 {
@@ -76,8 +85,10 @@ func (s *Store) CommitFound(ctx context.Context, p monitor.Proven, file FileID) 
 		if err != nil {
 			return err
 		}
-		if err := t.cover(log, p.Leaf.Index, p.Leaf.Index+1); err != nil {
-			return err
+		if cover {
+			if err := t.cover(log, p.Leaf.Index, p.Leaf.Index+1); err != nil {
+				return err
+			}
 		}
 		if err := t.unwant(p.Log, p.Leaf.Index); err != nil {
 			return err

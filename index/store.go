@@ -17,7 +17,7 @@ import (
 	"sigtrail/monitor"
 )
 
-var _ monitor.Store = (*Store)(nil)
+var _ monitor.SingleStore = (*Store)(nil)
 
 // Options of a Store. The zero value works, and trusts no certificate.
 type Options struct {

@@ -41,5 +41,5 @@ func (c *committer) commit(b Batch) error {
 	c.f.Metrics.leaves.WithLabelValues(b.Log.Origin).Add(float64(len(b.Leaves)))
 	c.f.Metrics.tailed(b.Log.Origin, b.To.Next)
 	c.f.changed()
-	return nil
+	return c.f.Stream.committed(c.ctx, b)
 }

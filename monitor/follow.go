@@ -40,7 +40,8 @@ type Follower struct {
 	Interval time.Duration
 	Log      *slog.Logger
 	Metrics  *Metrics
-	Changed  func() // called after each commit and each contradiction
+	Changed  func()  // called after each commit and each contradiction
+	Stream   *Stream // leaves that the log publishes; nil: all are read from the server
 
 	served []Served // of the last round that got an answer
 	since  time.Time
@@ -56,6 +57,7 @@ const closedPause = 21 * time.Hour
 // Run follows until ctx ends. Failures are logged when they change and retried
 // with growing, jittered pauses.
 func (f *Follower) Run(ctx context.Context) error {
+	defer f.Stream.start(ctx)()
 	failures, last := 0, ""
 	for {
 		behind, err := f.round(ctx, f.Interval)
@@ -119,6 +121,7 @@ func (f *Follower) round(ctx context.Context, limit time.Duration) (behind bool,
 		return false, errors.Join(fmt.Errorf("asking %s for its heads: %w", f.Server, err), f.stalled(ctx, f.served, f.since))
 	}
 	f.served = served
+	f.Stream.serve(served)
 	errs := []error{err, f.missing(ctx, served)}
 	tailing, err := f.tailing(ctx, served)
 	if err != nil {
@@ -179,6 +182,7 @@ func (f *Follower) follow(ctx context.Context, s *Served, tailing bool, limit ti
 			return false, err
 		}
 	}
+	f.Stream.at(s.Log, pos, head)
 	pos, err = f.tail(ctx, *s, head, pos, head.Size, limit)
 	return err == nil && pos.Next < head.Size, errors.Join(err, f.measure(ctx, s.Log, head, pos))
 }

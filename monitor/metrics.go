@@ -15,6 +15,8 @@ type Metrics struct {
 	polls          *prometheus.CounterVec
 	uncosigned     *prometheus.CounterVec
 	shown          *prometheus.CounterVec
+	events         *prometheus.CounterVec
+	fetched        *prometheus.CounterVec
 
 	now  func() time.Time
 	mu   sync.Mutex
@@ -49,9 +51,11 @@ func NewMetrics(reg prometheus.Registerer, now func() time.Time) *Metrics {
 		polls:          prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_polls_total", Help: "Rounds of following a server, by outcome."}, []string{"server", "outcome"}),
 		uncosigned:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_heads_uncosigned_total", Help: "Heads that do not count because too few witnesses have cosigned them."}, []string{"origin"}),
 		shown:          prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_heads_compared_total", Help: "Heads from elsewhere that were compared with the logs' own, by outcome."}, []string{"outcome"}),
+		events:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_stream_events_total", Help: "Messages of the event stream, by what became of them."}, []string{"outcome"}),
+		fetched:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_stream_fetched_total", Help: "Leaves that the event stream has not brought in time and that the log was asked for."}, []string{"origin"}),
 		now:            now, logs: make(map[string]*logGauge),
 	}
-	reg.MustRegister(m.contradictions, m.leaves, m.polls, m.uncosigned, m.shown, m)
+	reg.MustRegister(m.contradictions, m.leaves, m.polls, m.uncosigned, m.shown, m.events, m.fetched, m)
 	return m
 }
 
