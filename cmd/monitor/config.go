@@ -45,12 +45,15 @@ type LogConfig struct {
 	Origin  string       `yaml:"origin"`   // host part of the heads' first line; default: the URL's host
 	URL     string       `yaml:"url"`      // read address; default: https://ORIGIN, v2 with /api/v2/
 	Key     string       `yaml:"key"`      // PEM file; default: the trusted root's key for the origin
-	Follow  monitor.Mode `yaml:"follow"`   // head, lookup (v1), tail, or none
+	Follow  monitor.Mode `yaml:"follow"`   // head, lookup (v1), stream (v1), tail, or none
 	Start   Start        `yaml:"start"`    // first leaf of a new tail: an index, or now
 	Rate    float64      `yaml:"rate"`     // requests a second to begin with; 0: 5 for Sigstore's v1, 100 for other v1, no limit for v2
 	MaxRate float64      `yaml:"max_rate"` // requests a second that a quiet server may come to; 0: rate
 	Batch   uint64       `yaml:"batch"`    // leaves a transaction, at most; 0: 1024 for v2, 500 for v1
 	MaxLag  uint64       `yaml:"max_lag"`  // leaves; a tail further behind skips to the head; 0: it never does
+
+	Subscription string `yaml:"subscription"` // follow: stream; where the log's events come from, as gocloud.dev/pubsub writes it
+	Filtered     bool   `yaml:"filtered"`     // the subscription leaves entries out
 
 	explicit bool // origin was given
 	rooted   bool // named by the trusted root alone
@@ -202,8 +205,8 @@ func (c Config) check() (problem, at string) {
 			return "a log needs a url or an origin", at
 		case l.URL != "" && !isHTTP(l.URL):
 			return fmt.Sprintf("url %q is no http or https address", redact(l.URL)), at + ".url"
-		case l.Follow != "" && l.Follow != monitor.FollowHead && l.Follow != monitor.FollowTail && l.Follow != monitor.FollowLookup && l.Follow != followNone:
-			return fmt.Sprintf("follow is %q; it must be head, lookup, tail or none", l.Follow), at + ".follow"
+		case l.Follow != "" && l.Follow != monitor.FollowHead && l.Follow != monitor.FollowTail && l.Follow != monitor.FollowLookup && l.Follow != followStream && l.Follow != followNone:
+			return fmt.Sprintf("follow is %q; it must be head, lookup, stream, tail or none", l.Follow), at + ".follow"
 		case l.Follow == monitor.FollowLookup && l.API == monitor.V2:
 			return "a v2 log has no search index to look up in; follow head or tail", at + ".follow"
 		case l.startProblem() != "":
@@ -214,6 +217,9 @@ func (c Config) check() (problem, at string) {
 			return "max_rate is negative", at + ".max_rate"
 		case l.MaxRate > 0 && l.Rate > l.MaxRate:
 			return "rate is above max_rate", at + ".rate"
+		}
+		if problem, key := l.streamProblem(); problem != "" {
+			return problem, at + key
 		}
 	}
 	for at, d := range map[string]Duration{"$.interval": c.Interval, "$.pypi.interval": c.PyPI.Interval} {

@@ -47,6 +47,7 @@ type daemon struct {
 	keeper    *monitor.Keeper
 	followers []*monitor.Follower
 	told      map[string]bool // logs that are waited for
+	subscribe func(ctx context.Context, address string) (monitor.Subscription, error)
 	finder    *finder
 	comparer  *monitor.Comparer
 	peers     []*peer
@@ -74,7 +75,7 @@ func openBeside(ctx context.Context, c Config, log *slog.Logger) (*daemon, error
 
 func openDaemon(ctx context.Context, c Config, log *slog.Logger, open func(context.Context, string, index.Options) (*index.Store, error), now func() time.Time, extra []alerts.Sink) (*daemon, error) {
 	d := &daemon{config: c, log: log, now: now, registry: newRegistry(), told: make(map[string]bool), trust: &trustKeeper{config: c, log: log, now: now},
-		wakeFinder: make(chan struct{}, 1), wakeJudge: make(chan struct{}, 1), judgeEvery: 10 * time.Second}
+		wakeFinder: make(chan struct{}, 1), wakeJudge: make(chan struct{}, 1), judgeEvery: 10 * time.Second, subscribe: openSubscription}
 	var err error
 	if d.policy, err = loadPolicy(c); err != nil {
 		return nil, err

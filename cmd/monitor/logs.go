@@ -122,6 +122,7 @@ func (d *daemon) server(l LogConfig) (server, error) {
 	o := d.readers
 	o.URL, o.Origin, o.Keys, o.Rate, o.MaxRate, o.UserAgent, o.Log, o.Registerer = l.URL, l.Origin, keys, rate.Limit(l.Rate), rate.Limit(l.MaxRate), userAgent, d.log, d.registry
 	s := server{config: l}
+	s.config.Follow = l.mode()
 	var err error
 	if l.API == monitor.V1 {
 		s.v1, err = rekor.NewV1(o)
@@ -176,8 +177,8 @@ func (d *daemon) adopt(ctx context.Context) (begun []*monitor.Follower, err erro
 			// it is to be seen.
 			start = 0
 		}
-		f := &monitor.Follower{Server: s.Server, Keeper: d.keeper, Store: d.store, Mode: l.Follow, Start: start, Batch: l.Batch, MaxLag: l.MaxLag,
-			Interval: d.config.Interval.Value(), Log: d.log, Metrics: d.metrics, Changed: d.wakeAll}
+		f := &monitor.Follower{Server: s.Server, Keeper: d.keeper, Store: d.store, Mode: l.mode(), Start: start, Batch: l.Batch, MaxLag: l.MaxLag,
+			Interval: d.config.Interval.Value(), Log: d.log, Metrics: d.metrics, Changed: d.wakeAll, Stream: d.stream(l, s)}
 		begun = append(begun, f)
 		d.followers = append(d.followers, f)
 		d.finder.add(s)
