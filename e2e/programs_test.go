@@ -22,14 +22,14 @@ import (
 // is measured: a test that passes waits for a fraction of it.
 const patience = 90 * time.Second
 
-// programs builds monitor and timeline from the source tree beside this folder,
-// once for all tests, and returns their folder.
+// programs builds monitor and timeline from the source tree beside this folder, as
+// releases are built, once for all tests, and returns their folder.
 var programs = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "sigtrail-e2e-")
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/monitor", "./cmd/timeline")
+	cmd := exec.Command("go", "build", "-tags", "stream", "-o", dir+string(filepath.Separator), "./cmd/monitor", "./cmd/timeline")
 	cmd.Dir = ".."
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("building monitor and timeline: %w\n%s", err, out)
@@ -62,7 +62,7 @@ type daemon struct {
 
 // startMonitor runs the real monitor over a configuration, which it writes into
 // a folder with the address to listen on, and waits until monitor is ready.
-func startMonitor(t *testing.T, dir, config string) *daemon {
+func startMonitor(t *testing.T, dir, config string, env ...string) *daemon {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -74,7 +74,7 @@ func startMonitor(t *testing.T, dir, config string) *daemon {
 	if err := os.WriteFile(path, []byte("listen: "+address+"\n"+config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{Process: servers.Start(t, built(t, "monitor"), nil, "--config", path), address: address}
+	d := &daemon{Process: servers.Start(t, built(t, "monitor"), env, "--config", path), address: address}
 	d.until(t, "ready", func() (bool, string) {
 		code, body := d.get(t, "/readyz")
 		return code == http.StatusOK, fmt.Sprint(code, " ", body)

@@ -23,6 +23,7 @@ type RekorV1 struct {
 	front   front
 	trees   *trees
 	redis   string
+	pubsub  string  // address of a Pub/Sub server that entries are published on; "": none
 	shards  []int64 // tree ids, the last one active
 	process *Process
 	since   time.Time
@@ -32,11 +33,24 @@ type RekorV1 struct {
 // host after itself; nothing listens there.
 func StartRekorV1(t testing.TB, host string) *RekorV1 {
 	t.Helper()
+	return startRekorV1(t, host, "")
+}
+
+// StartPublishingRekorV1 is StartRekorV1 for a log that publishes its entries, in
+// both forms, as Sigstore's own does.
+func StartPublishingRekorV1(t testing.TB, host string, p *PubSub) *RekorV1 {
+	t.Helper()
+	p.topic(t, NewEntries)
+	return startRekorV1(t, host, p.Address)
+}
+
+func startRekorV1(t testing.TB, host, pubsub string) *RekorV1 {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatalf("making the key of %s: %v", host, err)
 	}
-	r := &RekorV1{Host: host, key: key, dir: t.TempDir(), since: time.Now().Add(-time.Hour)}
+	r := &RekorV1{Host: host, key: key, dir: t.TempDir(), pubsub: pubsub, since: time.Now().Add(-time.Hour)}
 	r.keyPath = writeKey(t, r.dir, "signer.pem", key)
 	r.trees = startTrillian(t)
 	r.redis = startRedis(t)
@@ -61,7 +75,13 @@ func (r *RekorV1) start(t testing.TB) {
 	if closed := r.shards[:len(r.shards)-1]; len(closed) > 0 {
 		args = append(args, "--trillian_log_server.sharding_config="+r.shardingConfig(t, closed))
 	}
-	process, port := run(t, binary(t, rekorServer), nil, 1,
+	var env []string
+	if r.pubsub != "" {
+		env = []string{EmulatorVar + "=" + r.pubsub}
+		args = append(args, "--rekor_server.new_entry_publisher=gcppubsub://"+NewEntries,
+			"--rekor_server.publish_events_json=true", "--rekor_server.publish_events_protobuf=true")
+	}
+	process, port := run(t, binary(t, rekorServer), env, 1,
 		func(port []string) []string { return append(args, "--port="+port[0]) },
 		func(port []string) error { return answers("http://127.0.0.1:" + port[0] + "/api/v1/log") })
 	r.process = process

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -102,6 +103,25 @@ func (r *RekorV1) UploadHash(ctx context.Context, s Signed) (V1Entry, error) {
 		"spec": map[string]any{
 			"data":      map[string]any{"hash": map[string]any{"algorithm": "sha256", "value": hex.EncodeToString(digest[:])}},
 			"signature": map[string]any{"content": s.Signature, "publicKey": map[string]any{"content": cert}},
+		},
+	})
+}
+
+// UploadDigest logs a file's digest as hashedrekord 0.0.1 under a bare key.
+func (r *RekorV1) UploadDigest(ctx context.Context, key *ecdsa.PrivateKey, digest [32]byte) (V1Entry, error) {
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return V1Entry{}, fmt.Errorf("encoding a public key: %w", err)
+	}
+	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+	if err != nil {
+		return V1Entry{}, fmt.Errorf("signing %x: %w", digest, err)
+	}
+	return r.propose(ctx, map[string]any{
+		"apiVersion": "0.0.1", "kind": "hashedrekord",
+		"spec": map[string]any{
+			"data":      map[string]any{"hash": map[string]any{"algorithm": "sha256", "value": hex.EncodeToString(digest[:])}},
+			"signature": map[string]any{"content": signature, "publicKey": map[string]any{"content": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})}},
 		},
 	})
 }
