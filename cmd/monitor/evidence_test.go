@@ -80,6 +80,28 @@ func TestEvidenceOfLookup(t *testing.T) {
 	testEvidence(t, w, lab.V1Host, monitor.Inconsistent, exitAccused)
 }
 
+// A head that somebody else was shown convicts as well as one that we were, and the
+// file says who showed it.
+func TestEvidenceOfShownHead(t *testing.T) {
+	w := newWorld(t, "follow: tail, start: 0")
+	for i := range 5 {
+		w.release(fmt.Sprintf("1.%d", i), sampleRepo)
+	}
+	w.once(exitFine)
+	w.lab.V2.ForkAt(2)
+	forked := w.head()
+	w.lab.V2.Honest()
+	if got := w.monitor(io.Discard, "check-head", w.write("theirs.txt", forked)); got != exitConvicts {
+		t.Fatalf("check-head: exit code %d", got)
+	}
+	var out bytes.Buffer
+	w.monitor(&out, "evidence", "1")
+	e := must(monitor.ParseEvidence(out.Bytes()))
+	if v := e.Check(); v.Outcome != monitor.Convicted || e.Theirs.Note != forked || e.Theirs.Source != "check-head theirs.txt" || e.Ours.Source != "" {
+		t.Errorf("%s: %s: theirs shown by %q, ours by %q", v.Outcome, v.Shows, e.Theirs.Source, e.Ours.Source)
+	}
+}
+
 func testEvidence(t *testing.T, w *world, host, kind string, want int) {
 	listed := w.evidence()
 	if len(listed) != 1 || listed[0].Kind != kind || !isOf(listed[0].Log, host) || listed[0].Ours == nil || listed[0].Theirs == nil || listed[0].Found.IsZero() {
