@@ -58,14 +58,16 @@ contradicted itself.`,
 // A report is what has been seen and what has not (sigtrail.status/1). Indexes are
 // those of the tree; ranges are [first, past).
 type report struct {
-	Schema   string      `json:"schema"`
-	Database string      `json:"database"`
-	At       time.Time   `json:"at"`
-	Logs     []logStatus `json:"logs"`
-	Root     *rootStatus `json:"trusted_root,omitempty"` // absent: none had yet
-	Shown    shownStatus `json:"heads_from_elsewhere"`
-	PyPI     *int64      `json:"pypi_serial,omitempty"` // journal read up to here; absent: never
-	Files    filesStatus `json:"files"`
+	Schema   string         `json:"schema"`
+	Database string         `json:"database"`
+	At       time.Time      `json:"at"`
+	Logs     []logStatus    `json:"logs"`
+	Root     *rootStatus    `json:"trusted_root,omitempty"` // absent: none had yet
+	Lookups  []lookupStatus `json:"look_ups,omitempty"`     // of each v1 server's search index
+	Scans    []scanStatus   `json:"unfinished_scans,omitempty"`
+	Shown    shownStatus    `json:"heads_from_elsewhere"`
+	PyPI     *int64         `json:"pypi_serial,omitempty"` // journal read up to here; absent: never
+	Files    filesStatus    `json:"files"`
 }
 
 type logStatus struct {
@@ -105,6 +107,33 @@ type rootStatus struct {
 	Kept      int       `json:"kept"` // distinct ones on record
 }
 
+// lookupStatus counts questions. An empty answer is unverifiable: the index is best
+// effort, and nobody signs what it leaves out.
+type lookupStatus struct {
+	Server     string       `json:"server"`
+	Files      lookupCounts `json:"files"`
+	Identities lookupCounts `json:"identities"`
+	Answered   *time.Time   `json:"answered,omitempty"` // the last answer
+	Failing    *time.Time   `json:"failing,omitempty"`  // since then it has answered nothing
+	Error      string       `json:"error,omitempty"`
+}
+
+type lookupCounts struct {
+	Due        int `json:"due"`
+	Unanswered int `json:"unanswered"`
+	Empty      int `json:"asked_nothing_found_unverifiable"`
+	Found      int `json:"found"`
+	Failed     int `json:"failed"`
+}
+
+// scanStatus is a range [From, Past) that is read up to Next.
+type scanStatus struct {
+	Origin string `json:"origin"`
+	From   uint64 `json:"from"`
+	Past   uint64 `json:"past"`
+	Next   uint64 `json:"next"`
+}
+
 type shownStatus struct {
 	Waiting  int `json:"waiting"`  // to be compared
 	Unsigned int `json:"unsigned"` // not signed by the log they name
@@ -128,6 +157,22 @@ func readStatus(ctx context.Context, path string) (report, error) {
 	}
 	for _, l := range logs {
 		s.Logs = append(s.Logs, newLogStatus(l, s.At))
+		scans, err := store.Scans(ctx, l.Log)
+		if err != nil {
+			return s, err
+		}
+		for _, c := range scans {
+			if c.Finished.IsZero() {
+				s.Scans = append(s.Scans, scanStatus{l.Log.Origin, c.Range.From, c.Range.To, c.Next})
+			}
+		}
+	}
+	lookups, err := store.LookupSummary(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, l := range lookups {
+		s.Lookups = append(s.Lookups, lookupStatus{l.Server, lookupCounts(l.Files), lookupCounts(l.Identities), moment(l.Answered), moment(l.Failing), l.Error})
 	}
 	roots, err := store.TrustedRoots(ctx)
 	if err != nil {
@@ -235,8 +280,24 @@ func (s report) text() string {
 		}
 		b.WriteString("\n")
 	}
+	for _, c := range s.Scans {
+		fmt.Fprintf(&b, "unfinished scan of %s: %d to %d, read up to %d; the same command again goes on\n\n", alerts.Escape(c.Origin), c.From, c.Past-1, c.Next)
+	}
 	if len(s.Logs) == 0 {
 		b.WriteString("No head of any log has been verified yet.\n\n")
+	}
+	for _, l := range s.Lookups {
+		fmt.Fprintf(&b, "look-ups on %s\n", alerts.Escape(l.Server))
+		for _, of := range []struct {
+			name string
+			lookupCounts
+		}{{"files", l.Files}, {"signers", l.Identities}} {
+			line(of.name, "%d found something; %d asked, nothing found, unverifiable; %d never answered; %d failed last; %d due", of.Found, of.Empty, of.Unanswered, of.Failed, of.Due)
+		}
+		if l.Failing != nil {
+			line("FAILING", "since %s: %s", stamp(*l.Failing), l.Error)
+		}
+		b.WriteString("\n")
 	}
 	if s.Root == nil {
 		b.WriteString("trusted root: none yet\n")
