@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -9,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +27,7 @@ type bubble struct {
 	*world
 	net *lab.Network
 	tuf *lab.TUF
-	log *logText
+	log *lines
 
 	d    *daemon
 	stop func() // ends the running daemon
@@ -45,7 +43,7 @@ func inBubble(t *testing.T, text string, f func(*bubble)) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Until(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)))
 		l := must(lab.New(lab.Options{}))
-		b := &bubble{world: &world{T: t, lab: l, dir: t.TempDir()}, net: l.Network(), tuf: must(lab.NewTUF(time.Now, l.TrustedRootJSON())), log: &logText{also: t.Output()}}
+		b := &bubble{world: &world{T: t, lab: l, dir: t.TempDir()}, net: l.Network(), tuf: must(lab.NewTUF(time.Now, l.TrustedRootJSON())), log: &lines{also: t.Output()}}
 		t.Cleanup(func() { b.net.Close() })
 		b.net.Serve(lab.TUFHost, b.tuf)
 		b.net.Serve(hookHost, http.HandlerFunc(b.receive))
@@ -205,29 +203,15 @@ func v1Origin(shard int) string {
 	return fmt.Sprintf("%s - %d", lab.V1Host, lab.V1Tree+uint64(shard))
 }
 
-// logText is what a daemon has logged.
-type logText struct {
-	also io.Writer
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logText) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text.Write(b)
-	return l.also.Write(b)
-}
-
 // count is how many lines hold all of the words.
-func (l *logText) count(words ...string) (n int) {
+func (l *lines) count(words ...string) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-lines:
+next:
 	for line := range strings.Lines(l.text.String()) {
 		for _, w := range words {
 			if !strings.Contains(line, w) {
-				continue lines
+				continue next
 			}
 		}
 		n++

@@ -20,8 +20,8 @@ import (
 
 const newOrigin = "log2027.rekor.lab.test"
 
-// grow adds a log of three leaves to the lab, served under its own name.
-func (b *bubble) grow() *lab.V2 {
+// addLog adds a log of three leaves to the lab, served under its own name.
+func (b *bubble) addLog() *lab.V2 {
 	b.Helper()
 	v := must(b.lab.JoinV2(newOrigin))
 	leaves(v, 3)
@@ -40,7 +40,7 @@ func TestTrustByTUF(t *testing.T) {
 		if s := b.of(lab.V2Origin); *s.Next != 2 || len(s.Coverage) != 0 {
 			b.Errorf("first log: position %d, coverage %v; want its end at the start, 2", *s.Next, s.Coverage)
 		}
-		v := b.grow()
+		v := b.addLog()
 		first := b.lab.TrustedRootJSON()
 		if err := b.tuf.Publish(first); err != nil {
 			b.Fatal(err)
@@ -192,7 +192,7 @@ func TestTrustByFile(t *testing.T) {
 				leaves(b.lab.V2, 2)
 				b.start()
 				b.until("the log of the first root is followed", func() bool { return b.of(lab.V2Origin).Next != nil })
-				v := b.grow()
+				v := b.addLog()
 				b.net.Remove(newOrigin)
 				b.net.Serve(test.host, http.StripPrefix("/log", v))
 				if test.host == newOrigin {
@@ -257,7 +257,7 @@ func TestTrustFollowedUp(t *testing.T) {
 			}
 			return nil
 		})
-		b.grow()
+		b.addLog()
 		if err := b.tuf.Publish(b.lab.TrustedRootJSON()); err != nil {
 			b.Fatal(err)
 		}
@@ -342,7 +342,7 @@ func TestTrustForged(t *testing.T) {
 		b.start()
 		b.until("the log of the first root is followed", func() bool { return b.of(lab.V2Origin).Next != nil })
 		first := b.lab.TrustedRootJSON()
-		b.grow()
+		b.addLog()
 		forged := b.lab.TrustedRootJSON()
 		faults.Edit("/targets/", -1, func([]byte) []byte { return forged })
 		if err := b.tuf.Publish(append(first, '\n')); err != nil { // as the repository goes on
