@@ -123,15 +123,14 @@ func (w *window) put(e Event, leaf Leaf, head Head) outcome {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o := w.placeOf(leaf.Index)
-	e.Body, e.Attributes = nil, nil
 	switch o {
 	case taken:
-		h := &held{leaf: leaf, weight: len(leaf.Data) + len(leaf.SET) + 512, messages: []Event{e}}
+		h := &held{leaf: leaf}
 		w.held[leaf.Index] = h
-		w.size += h.weight
+		w.add(h, e, len(leaf.Data)+len(leaf.SET))
 		w.wake()
 	case double:
-		w.held[leaf.Index].messages = append(w.held[leaf.Index].messages, e)
+		w.add(w.held[leaf.Index], e, 0)
 	case covered:
 		if head.Size <= w.next {
 			w.late = head.Note
@@ -141,6 +140,16 @@ func (w *window) put(e Event, leaf Leaf, head Head) outcome {
 	}
 	w.keepHead(head)
 	return o
+}
+
+// add keeps a message with its leaf. Its body counts although nobody reads it again:
+// a broker's client may hold on to it until it is acknowledged.
+func (w *window) add(h *held, e Event, leaf int) {
+	weight := leaf + len(e.Body) + 512
+	e.Body, e.Attributes = nil, nil
+	h.messages = append(h.messages, e)
+	h.weight += weight
+	w.size += weight
 }
 
 // keepHead keeps a head until the tail has come to its size: a log that shows two

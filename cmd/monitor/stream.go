@@ -14,7 +14,7 @@ const followStream monitor.Mode = "stream"
 const (
 	streamWait  = 5 * time.Second // for what the log has signed and the stream has not brought
 	streamAhead = 20_000          // leaves held beyond the position
-	streamBytes = 64 << 20        // bytes of them
+	streamBytes = 128 << 20       // bytes of them, and of their messages
 )
 
 // mode is what a follower does with the log, its stream aside.
