@@ -103,7 +103,10 @@ func openDaemon(ctx context.Context, c Config, log *slog.Logger, open func(conte
 	d.trust.store = d.store
 	d.registry.MustRegister(d.trust)
 	d.wire()
-	return d, errors.Join(d.wireRest(), d.trust.recall(ctx))
+	if err := errors.Join(d.wireRest(), d.trust.recall(ctx)); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
 }
 
 // loadPolicy reads the policy that a configuration names, if any.

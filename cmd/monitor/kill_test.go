@@ -25,9 +25,10 @@ const childVar = "SIGTRAIL_TEST_CHILD"
 // end, the monitor leaves what a run without interruption leaves, and no alert has
 // been delivered under two ids.
 func TestKill(t *testing.T) {
-	leaves, kills := 20_000, 30
+	const leaves = 20_000
+	kills := 30
 	if testing.Short() {
-		leaves, kills = 2_000, 5
+		kills = 5
 	}
 	w := newWorld(t, "follow: head")
 	if _, err := w.lab.Generate(lab.GenerateOptions{Leaves: leaves, Bound: 100, PerCert: 20}); err != nil {

@@ -130,12 +130,15 @@ func failed(err error) error {
 func checkCommand(config *settings, stdout io.Writer) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check-config",
-		Short: "Read the configuration and the policy, and say whether they can be used",
+		Short: "Read the configuration and the policies, and say whether they can be used",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			c, err := config.load()
 			if err == nil {
 				_, err = loadPolicy(c)
+			}
+			if err == nil {
+				_, err = loadWitnessPolicy(c)
 			}
 			if err != nil {
 				return &exit{exitUsage, err}
