@@ -58,7 +58,7 @@ func (r *recorder) MustRegister(cs ...prometheus.Collector) {
 // exported are the names of all metrics that the daemon registers.
 func exported(t *testing.T) map[string]bool {
 	t.Helper()
-	r := &recorder{prometheus.NewRegistry(), map[string]bool{"sigtrail_build_info": true, "sigtrail_trusted_root_age_seconds": true}} // those are cmd/monitor's own
+	r := &recorder{prometheus.NewRegistry(), map[string]bool{"sigtrail_build_info": true, "sigtrail_trusted_root_age_seconds": true, "sigtrail_default_v2_logs": true}} // those are cmd/monitor's own
 	monitor.NewMetrics(r, time.Now)
 	pypi.NewMetrics(r)
 	alerts.NewMetrics(r)

@@ -229,10 +229,10 @@ func (t *tx) habit(log int64, h monitor.Head, grown bool) error {
 func (s *Store) Known(ctx context.Context, origin string) (monitor.Memory, bool, error) {
 	var r logRow
 	var m monitor.Memory
-	var grown, size sql.NullInt64
+	var grown, size, checked sql.NullInt64
 	var rest int64
-	err := s.db.QueryRowContext(ctx, `SELECT `+logColumns+`, l.closed_size, l.grown, l.rest, l.growths FROM logs l WHERE l.origin = ? ORDER BY l.id LIMIT 1`, origin).
-		Scan(append(r.dest(), &size, &grown, &rest, &m.Habit.Growths)...)
+	err := s.db.QueryRowContext(ctx, `SELECT `+logColumns+`, l.closed_size, l.grown, l.rest, l.growths, l.checked FROM logs l WHERE l.origin = ? ORDER BY l.id LIMIT 1`, origin).
+		Scan(append(r.dest(), &size, &grown, &rest, &m.Habit.Growths, &checked)...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return m, false, nil
 	}
@@ -242,7 +242,7 @@ func (s *Store) Known(ctx context.Context, origin string) (monitor.Memory, bool,
 	if err != nil {
 		return m, false, s.fail("remembering a log", err)
 	}
-	m.Closed, m.ClosedSize = size.Valid, uint64(size.Int64)
+	m.Closed, m.ClosedSize, m.Checked = size.Valid, uint64(size.Int64), timeOf(checked)
 	m.Habit.Grown, m.Habit.Rest = timeOf(grown), time.Duration(rest)*time.Microsecond
 	return m, true, nil
 }

@@ -20,6 +20,7 @@ import (
 //	smaller                 must be proven to be a prefix of ours: a stale replica is fine
 //	signed by another key   log-key-changed
 //	larger than when closed closed-shard-changed; kept all the same
+//	larger, its key ended   closed-shard-changed; it does not count
 //	larger, too few witnesses does not count yet: ErrUncosigned, after all of the above
 type Keeper struct {
 	Store   Store
@@ -44,6 +45,10 @@ type Keeper struct {
 }
 
 const proofTries = 3
+
+// endedGrace is how long after the end of its key a log may go on showing larger
+// heads than we knew: heads bear no time, and replicas and caches lag.
+const endedGrace = time.Hour
 
 // Check verifies a head as the log serves it and keeps it. A contradiction with
 // what was kept before is stored as evidence and returned as *Contradiction; any
@@ -119,6 +124,12 @@ func (k *Keeper) check(ctx context.Context, s Served, signed []byte, source stri
 		}
 	} else if empty, _ := (Position{}).Root(); theirs.Size == 0 && theirs.Root != empty {
 		return Head{}, k.contradict(ctx, s, Inconsistent, ours, theirs, nil, "an empty tree has another root than the empty tree's")
+	}
+	if known && theirs.Size > ours.Size && !s.Ends.IsZero() && memory.Checked.After(s.Ends.Add(endedGrace)) {
+		c := k.contradiction(s, ClosedChanged, ours, theirs, nil, fmt.Sprintf("its key ended at %s by the trusted root; the log still had %d leaves after that, and has signed a tree of %d since",
+			s.Ends.UTC().Format(time.RFC3339), ours.Size, theirs.Size))
+		c.Subject = "key ended"
+		return Head{}, k.keep(ctx, c)
 	}
 	if (!known || theirs.Size > ours.Size) && k.Witnesses.Applies(s.Log.Origin, s.Verifier) && !k.Witnesses.Met(theirs.Cosigned) {
 		// What counts already was cosigned: a head that is smaller than that is

@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 )
@@ -106,6 +107,7 @@ type Served struct {
 	Log      Log
 	Note     []byte          // signed head as served
 	Verifier []note.Verifier // the log's keys, from the trusted root; never from the server
+	Ends     time.Time       // when its key ends, by the trusted root; zero: it does not
 	Source   Source
 }
 

@@ -89,9 +89,10 @@ type Range struct{ From, To uint64 }
 
 // A Memory is what is remembered of a log, its heads aside.
 type Memory struct {
-	Log        Log    // its FirstGlobal and key never change
-	Closed     bool   // has been closed, at ClosedSize leaves
-	ClosedSize uint64 // leaves
+	Log        Log       // its FirstGlobal and key never change
+	Closed     bool      // has been closed, at ClosedSize leaves
+	ClosedSize uint64    // leaves
+	Checked    time.Time // when it last showed a verified head
 	Habit      Habit
 }
 

@@ -52,6 +52,7 @@ type Trust struct {
 	problems    []error
 	authorities []authority
 	material    *root.TrustedRoot // certificate logs, for SCTs
+	signsV2     []string
 }
 
 // LoadTrust reads a trusted_root.json.
@@ -295,18 +296,53 @@ func FetchTrust(ctx context.Context, o TUFOptions) (*Trust, error) {
 	if len(o.Root) > 0 {
 		opts.WithRoot(o.Root)
 	}
-	raw, err := fetchTarget(opts)
+	raw, config, err := fetchTargets(opts)
 	if err != nil {
 		return nil, fmt.Errorf("fetching the trusted root from %s: %w; "+
 			"without a network, give a trusted_root.json as a file (setting trusted_root)", redact(opts.RepositoryBaseURL), err)
 	}
-	return ParseTrust(raw)
+	t, err := ParseTrust(raw)
+	if err == nil {
+		t.signsV2 = signsV2(config)
+	}
+	return t, err
 }
 
-func fetchTarget(opts *tuf.Options) ([]byte, error) {
+// fetchTargets gets the trusted root and, where the repository has it, the default
+// signing configuration.
+func fetchTargets(opts *tuf.Options) (trustedRoot, config []byte, err error) {
 	client, err := tuf.New(opts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return client.GetTarget("trusted_root.json")
+	if trustedRoot, err = client.GetTarget("trusted_root.json"); err != nil {
+		return nil, nil, err
+	}
+	config, err = client.GetTarget("signing_config.v0.2.json")
+	if err != nil {
+		config = nil // nothing is checked against it
+	}
+	return trustedRoot, config, nil
 }
+
+// signsV2 are the v2 logs that a signing configuration names.
+func signsV2(config []byte) (urls []string) {
+	if config == nil {
+		return nil
+	}
+	c, err := root.NewSigningConfigFromJSON(config)
+	if err != nil {
+		return nil
+	}
+	for _, s := range c.RekorLogURLs() {
+		if s.MajorAPIVersion == 2 {
+			urls = append(urls, s.URL)
+		}
+	}
+	return urls
+}
+
+// SignsV2 are the v2 logs of the default signing configuration that came with a root
+// by TUF. Once there is one, clients of the defaults write there and no longer to v1,
+// and so does what PyPI will show.
+func (t *Trust) SignsV2() []string { return t.signsV2 }

@@ -135,6 +135,7 @@ func (v *V1) shard(treeID, head *string) (monitor.Served, uint64, error) {
 		Log:      monitor.Log{Origin: origin, KeyID: key.KeyID, API: monitor.V1, URL: v.url, Key: key.VKey, TreeID: id},
 		Note:     []byte(*head),
 		Verifier: []note.Verifier{key.Verifier},
+		Ends:     key.Until,
 	}, size, nil
 }
 

@@ -70,6 +70,7 @@ func (v *V2) Logs(ctx context.Context) ([]monitor.Served, error) {
 		Log:      monitor.Log{Origin: v.origin, KeyID: key.KeyID, API: monitor.V2, URL: v.url, Key: key.VKey},
 		Note:     signed,
 		Verifier: []note.Verifier{key.Verifier},
+		Ends:     key.Until,
 		Source:   v,
 	}}, nil
 }

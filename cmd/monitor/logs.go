@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -69,6 +70,20 @@ func hasKey(tlogs []rekor.Tlog, l LogConfig) bool {
 		}
 	}
 	return false
+}
+
+// retired reports whether every key of the log has ended.
+func retired(tlogs []rekor.Tlog, l LogConfig, now time.Time) bool {
+	ended := false
+	for _, t := range tlogs {
+		if t.API == l.API && t.Host == l.Origin {
+			if t.Until.IsZero() || now.Before(t.Until) {
+				return false
+			}
+			ended = true
+		}
+	}
+	return ended
 }
 
 func hosts(tlogs []rekor.Tlog) string {
@@ -172,9 +187,9 @@ func (d *daemon) adopt(ctx context.Context) (begun []*monitor.Follower, err erro
 		if err != nil {
 			return begun, fmt.Errorf("%w: log %q: %w", errConfig, l.Origin, err)
 		}
-		if l.Start == "" && l.API == monitor.V2 && !fresh {
+		if l.Start == "" && l.API == monitor.V2 && (!fresh || retired(d.trust.tlogs(), l, d.now())) {
 			// A log that comes after the first start is a new shard: all of
-			// it is to be seen.
+			// it is to be seen. One that has retired has no now.
 			start = 0
 		}
 		f := &monitor.Follower{Server: s.Server, Keeper: d.keeper, Store: d.store, Mode: l.mode(), Start: start, Batch: l.Batch, MaxLag: l.MaxLag,

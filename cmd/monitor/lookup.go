@@ -351,6 +351,9 @@ func (q *questions) keep(ctx context.Context, e rekor.Found, file index.FileID) 
 		if s.Log.TreeID != e.TreeID {
 			continue
 		}
+		if e.Proof.Note == nil {
+			return fmt.Errorf("%w: entry %s comes without a signed head", rekor.ErrUnusable, e.EntryID)
+		}
 		proven, err := q.keeper.Prove(ctx, s, monitor.Head{}, e.Proof)
 		if err != nil {
 			return err

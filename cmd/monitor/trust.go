@@ -145,6 +145,9 @@ func (t *trustKeeper) refresh(ctx context.Context) (changed bool, err error) {
 		}
 		t.log.InfoContext(ctx, "trusted root", "source", t.source(), "logs", len(r.Tlogs()), "new", before != nil)
 	}
+	if v2 := r.SignsV2(); len(v2) > 0 && (before == nil || len(before.SignsV2()) == 0) {
+		t.log.WarnContext(ctx, "the default signing configuration names v2 logs: what is signed by default moves there from v1", "logs", v2)
+	}
 	t.adopt(r, t.now())
 	return changed, t.store.SaveTrustedRoot(ctx, r.RawJSON(), t.source(), t.now())
 }
@@ -257,8 +260,13 @@ func (t *trustKeeper) due() bool {
 
 var trustAgeDesc = prometheus.NewDesc("sigtrail_trusted_root_age_seconds", "Seconds since the trusted root was last had from its source.", nil, nil)
 
+var signsV2Desc = prometheus.NewDesc("sigtrail_default_v2_logs", "v2 logs that Sigstore's default signing configuration names.", nil, nil)
+
 // Describe and Collect make the age true at the moment of the scrape.
-func (t *trustKeeper) Describe(ch chan<- *prometheus.Desc) { ch <- trustAgeDesc }
+func (t *trustKeeper) Describe(ch chan<- *prometheus.Desc) {
+	ch <- trustAgeDesc
+	ch <- signsV2Desc
+}
 
 func (t *trustKeeper) Collect(ch chan<- prometheus.Metric) {
 	at := t.had()
@@ -266,4 +274,7 @@ func (t *trustKeeper) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	ch <- prometheus.MustNewConstMetric(trustAgeDesc, prometheus.GaugeValue, t.now().Sub(at).Seconds())
+	if r := t.current(); r != nil {
+		ch <- prometheus.MustNewConstMetric(signsV2Desc, prometheus.GaugeValue, float64(len(r.SignsV2())))
+	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -268,17 +269,78 @@ func TestTrustFollowedUp(t *testing.T) {
 	})
 }
 
-// A log whose key has been retired is still read, from its first leaf if it is new.
+// A log whose key has ended is read to the end by a monitor that is new to it. What it
+// signs later is an alarm and is not believed, but it may be frozen.
 func TestTrustRetired(t *testing.T) {
-	inBubble(t, byFile+"logs: [{api: v2, origin: "+lab.V2Origin+", start: 0}]\n", func(b *bubble) {
+	inBubble(t, byFile, func(b *bubble) {
 		leaves(b.lab.V2, 3)
 		retired := b.lab.V2.Trusted()
 		retired.Until = time.Now().Add(-30 * 24 * time.Hour)
 		b.write("trusted_root.json", string(lab.TrustedRoot(b.lab.CA, b.lab.V1.Trusted(), retired)))
 		b.start()
 		b.until("the retired log is read", func() bool { return b.read(lab.V2Origin, 0, 3) })
+		if n := len(b.got()); n != 0 {
+			b.Errorf("%d alerts for what it signed before", n)
+		}
 		leaves(b.lab.V2, 1)
-		b.until("what it still adds is read", func() bool { return b.read(lab.V2Origin, 0, 4) })
+		b.until("what it adds is an alarm", func() bool { return len(b.got()) > 0 })
+		b.pass(time.Hour)
+		if got := b.got(); len(got) != 1 || got[0].Rule != monitor.ClosedChanged || !strings.Contains(got[0].Reason, "key ended") {
+			b.Errorf("received %+v, want one closed-shard-changed", got)
+		}
+		if s := b.of(lab.V2Origin); s.Head.Size != 3 || *s.Next != 3 {
+			b.Errorf("size %d, position %d, want 3 of both: what is signed with an ended key does not count", s.Head.Size, *s.Next)
+		}
+	})
+}
+
+// A key that ends while the log is followed: what comes within the hour may have been
+// signed before, and the log may be frozen at any time.
+func TestTrustKeyEnds(t *testing.T) {
+	inBubble(t, byFile, func(b *bubble) {
+		leaves(b.lab.V2, 3)
+		ending := b.lab.V2.Trusted()
+		ending.Until = time.Now().Add(2 * time.Hour)
+		b.write("trusted_root.json", string(lab.TrustedRoot(b.lab.CA, b.lab.V1.Trusted(), ending)))
+		b.start()
+		b.until("the log is followed", func() bool { return b.of(lab.V2Origin).Next != nil })
+		b.pass(2*time.Hour + 10*time.Minute)
+		leaves(b.lab.V2, 1)
+		b.until("what came just after the end is read", func() bool { return *b.of(lab.V2Origin).Next == 4 })
+		b.pass(2 * time.Hour)
+		b.lab.V2.Freeze()
+		b.until("the log is closed", func() bool { return b.of(lab.V2Origin).ClosedSize != nil })
+		if n := len(b.got()); n != 0 {
+			b.Errorf("%d alerts, want none", n)
+		}
+	})
+}
+
+// Sigstore's default signing configuration decides which log most clients write to.
+func TestTrustDefaultIsV2(t *testing.T) {
+	inBubble(t, byTUF, func(b *bubble) {
+		config := func(version int) []byte {
+			return fmt.Appendf(nil, `{"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+				"rekorTlogUrls": [{"url": "https://log.example", "majorApiVersion": %d, "validFor": {"start": "2026-01-01T00:00:00Z"}, "operator": "sigstore.dev"}],
+				"rekorTlogConfig": {"selector": "ANY"}, "tsaConfig": {"selector": "ANY"}}`, version)
+		}
+		publish := func(version int) {
+			b.tuf.SigningConfig = config(version)
+			if err := b.tuf.Publish(b.lab.TrustedRootJSON()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		publish(1)
+		b.start()
+		b.until("the trusted root is had", func() bool { return b.d.trust.current() != nil })
+		if v := b.metric("sigtrail_default_v2_logs "); v != "0" {
+			b.Errorf("v2 logs by default: %s, want 0", v)
+		}
+		publish(2)
+		b.pass(2 * (trustEvery + time.Hour))
+		if v, n := b.metric("sigtrail_default_v2_logs "), b.log.count("the default signing configuration names v2 logs", "https://log.example"); v != "1" || n != 1 {
+			b.Errorf("v2 logs by default: %s, said %d times; want 1 and once", v, n)
+		}
 	})
 }
 

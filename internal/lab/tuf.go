@@ -25,9 +25,11 @@ const (
 	rootLife      = 10 * 365 * 24 * time.Hour
 )
 
-// A TUF is a TUF repository with consistent snapshots that offers one target,
-// trusted_root.json.
+// A TUF is a TUF repository with consistent snapshots that offers trusted_root.json
+// and, once there is one, the default signing configuration.
 type TUF struct {
+	SigningConfig []byte // nil: none; offered from the next Publish on
+
 	clock   func() time.Time
 	signers map[string]signature.Signer // by role
 	root    *metadata.Metadata[metadata.RootType]
@@ -74,14 +76,20 @@ func (t *TUF) Publish(trustedRoot []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.version++
-	const target = "trusted_root.json"
 	targets := metadata.Targets(t.clock().Add(rootLife))
 	targets.Signed.Version = t.version
-	file, err := metadata.TargetFile().FromBytes(target, trustedRoot, "sha256")
-	if err != nil {
-		return err
+	offered := map[string][]byte{"trusted_root.json": trustedRoot}
+	if t.SigningConfig != nil {
+		offered["signing_config.v0.2.json"] = t.SigningConfig
 	}
-	targets.Signed.Targets[target] = file
+	for name, body := range offered {
+		file, err := metadata.TargetFile().FromBytes(name, body, "sha256")
+		if err != nil {
+			return err
+		}
+		targets.Signed.Targets[name] = file
+		t.files[fmt.Sprintf("targets/%x.%s", sha256.Sum256(body), name)] = body
+	}
 	snapshot := metadata.Snapshot(t.clock().Add(rootLife))
 	snapshot.Signed.Version = t.version
 	snapshot.Signed.Meta["targets.json"] = metadata.MetaFile(t.version)
@@ -89,7 +97,7 @@ func (t *TUF) Publish(trustedRoot []byte) error {
 	timestamp.Signed.Version = t.version
 	timestamp.Signed.Meta["snapshot.json"] = metadata.MetaFile(t.version)
 
-	t.files[fmt.Sprintf("targets/%x.%s", sha256.Sum256(trustedRoot), target)] = trustedRoot
+	var err error
 	if t.files[fmt.Sprintf("%d.targets.json", t.version)], err = signed(t, targets, metadata.TARGETS); err != nil {
 		return err
 	}
