@@ -16,6 +16,7 @@ type sample struct {
 	at, age    time.Duration // since the soak's beginning, since this process was first looked at
 	life       int
 	rss        float64 // bytes
+	own        float64 // bytes of it that are of no file
 	heap       float64 // bytes, in use by Go
 	goroutines float64
 	descriptor float64
@@ -29,15 +30,15 @@ type memory struct {
 	samples []sample
 }
 
-var residentLine = regexp.MustCompile(`(?m)^VmRSS:\s+(\d+) kB$`)
-
-// resident is the resident memory of a process in bytes; 0 when it is gone.
-func resident(pid int) float64 {
+// resident is the resident memory of a process in bytes; 0 when it is gone. which is
+// VmRSS, VmHWM (the most so far), or RssAnon (without the pages of files, which come
+// and go as the kernel pleases).
+func resident(pid int, which string) float64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
-	m := residentLine.FindSubmatch(status)
+	m := regexp.MustCompile(`(?m)^` + which + `:\s+(\d+) kB$`).FindSubmatch(status)
 	if m == nil {
 		return 0
 	}
@@ -69,12 +70,12 @@ func (s *soak) watchMemory() (stop func()) {
 			if now != life {
 				life, began = now, time.Now()
 			}
-			rss := resident(d.PID())
+			rss := resident(d.PID(), "VmRSS")
 			if rss == 0 {
 				continue
 			}
 			m := d.metrics(s.t)
-			s.memory.add(sample{at: time.Since(s.start), age: time.Since(began), life: life, rss: rss,
+			s.memory.add(sample{at: time.Since(s.start), age: time.Since(began), life: life, rss: rss, own: resident(d.PID(), "RssAnon"),
 				heap: m["go_memstats_heap_inuse_bytes"], goroutines: m["go_goroutines"], descriptor: m["process_open_fds"],
 				cpu: m["process_cpu_seconds_total"], lag: lag(m)})
 		}
@@ -111,7 +112,8 @@ type trend struct {
 	peak     float64       // bytes resident, ever
 	median   float64       // bytes resident, warm
 	longest  time.Duration // the longest life
-	slope    float64       // bytes an hour, within lives, warm
+	slope    float64       // bytes an hour that are of no file, within lives, warm
+	own      float64       // median, bytes that are of no file, warm
 	watched  time.Duration // warm time that the slope rests on, in the longest life
 	middle   float64       // median, bytes, warm, middle third of the run
 	late     float64       // the same, last third
@@ -146,6 +148,11 @@ func (s *soak) trend() trend {
 		tr.routines, tr.files = max(tr.routines, one.goroutines), max(tr.files, one.descriptor)
 		tr.watched = max(tr.watched, one.age-s.warmUp())
 	}
+	var own []float64
+	for _, one := range warm {
+		own = append(own, one.own)
+	}
+	tr.own = quantile(own, 0.5)
 	rss := func(from, to time.Duration) float64 {
 		var all []float64
 		for _, one := range warm {
@@ -168,11 +175,11 @@ func (s *soak) trend() trend {
 		var x, y float64
 		for _, one := range life {
 			x += one.age.Hours() / float64(len(life))
-			y += one.rss / float64(len(life))
+			y += one.own / float64(len(life))
 		}
 		for _, one := range life {
 			dx := one.age.Hours() - x
-			above += dx * (one.rss - y)
+			above += dx * (one.own - y)
 			below += dx * dx
 		}
 	}
