@@ -301,6 +301,8 @@ func (s report) text() string {
 	}
 	if s.Root == nil {
 		b.WriteString("trusted root: none yet\n")
+	} else if s.Root.LastSeen.Unix() == 0 {
+		b.WriteString("trusted root: one that an earlier version kept, which did not say when\n")
 	} else {
 		fmt.Fprintf(&b, "trusted root: %s, last had %s%s; %d on record\n", alerts.Escape(s.Root.Source), stamp(s.Root.LastSeen), s.ago(" (", s.Root.LastSeen, " ago)"), s.Root.Kept)
 	}
