@@ -25,6 +25,7 @@ func noise(n int) []byte {
 // What a server does to answers of retrieve that costs nothing: any order, and
 // besides what was asked for anything at all.
 func TestHarmlessAnswers(t *testing.T) {
+	t.Parallel()
 	other := must(lab.NewV1("other.lab.test", time.Now))
 	foreign := must(other.LogLeaf(noise(1))).JSON()
 	for _, follow := range []string{tailed, lookedUp} {
@@ -107,6 +108,7 @@ func spoilt(global uint64, damage func(one map[string]object, id string, entry, 
 
 // One bad entry among good ones stops a tail just before it, and nothing else.
 func TestDamagedEntryInTail(t *testing.T) {
+	t.Parallel()
 	w := newFaultWorld(t, tailed)
 	damaged := func(name string, edit func(global uint64) func([]byte) []byte, counted bool) {
 		t.Helper()
@@ -136,6 +138,7 @@ func TestDamagedEntryInTail(t *testing.T) {
 
 // One bad entry spoils the look-up of its file, and of no other one.
 func TestDamagedEntryInLookup(t *testing.T) {
+	t.Parallel()
 	w := newFaultWorld(t, lookedUp)
 	for name, damage := range damages {
 		bad, good := w.grow()

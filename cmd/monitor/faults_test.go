@@ -131,6 +131,7 @@ var faults = []fault{
 // position says so, the failure is named and counted, the other log goes on, nobody
 // is accused, and afterwards everything is made up for.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	for _, p := range places {
 		t.Run(fmt.Sprint(p.api, " ", p.name), func(t *testing.T) {
 			t.Parallel()

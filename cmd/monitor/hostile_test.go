@@ -82,6 +82,7 @@ func TestLargeCertificate(t *testing.T) {
 // A head of a megabyte is refused and nothing else of the log is believed until it
 // is gone; one with lines and signatures nobody knows, in any order, is taken.
 func TestHeads(t *testing.T) {
+	t.Parallel()
 	dashes := []string{"— rekor.lab.test AAAA", "Anything — at all", strings.Repeat("x", 64<<10)}
 	before := []lab.SignatureLine{lab.UnknownSignature("witness.example", 72), lab.UnknownSignature("ml-dsa.example", 2432)}
 	after := []lab.SignatureLine{must(lab.NewWitness("late.example", time.Now)).Cosign, lab.UnknownSignature(lab.V2Origin, 72), lab.UnknownSignature(lab.V1Host, 72)}

@@ -65,6 +65,7 @@ var behindLine = regexp.MustCompile(`level=WARN msg="tail is behind" log="rekor\
 // entries and in time, and whether that grows; it stays behind, and catches up when
 // it can, without a gap.
 func TestTailThatCannotKeepUp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "follow: tail, start: 0, rate: 40, max_rate: 40, batch: 100")
 	log := &lines{also: t.Output()}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -144,6 +145,7 @@ func metricOf(d *daemon, name string) (v float64) {
 // A tail that comes back to more than it may be behind skips it and says so, once;
 // without max_lag it reads all of it.
 func TestTailSkips(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		config string
 		code   int

@@ -25,6 +25,7 @@ type liar interface {
 // Whatever a log does: nothing of it is indexed, the position stays, both heads
 // are kept, one critical alert goes out, --once exits 4, the other log goes on.
 func TestLyingLog(t *testing.T) {
+	t.Parallel()
 	lies := []struct {
 		name, rule string
 		lie        func(liar)

@@ -162,6 +162,7 @@ func (a authority) issue(name string, until time.Time) tls.Certificate {
 // Whatever is wrong with names and certificates: nothing is read, the other log goes
 // on, the error says what to look at, and afterwards everything is made up for.
 func TestNetworkFaults(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority()
 	certificate := func(c tls.Certificate) func(*front) {
 		return func(f *front) { f.config = &tls.Config{Certificates: []tls.Certificate{c}} }

@@ -17,6 +17,7 @@ import (
 // health, counts what fails, catches up each time, and ends with the database of a
 // daemon that saw none of it.
 func TestDaemonThroughFaults(t *testing.T) {
+	t.Parallel()
 	for _, follow := range []string{tailed, lookedUp} {
 		t.Run(follow, func(t *testing.T) {
 			t.Parallel()

@@ -140,6 +140,7 @@ func (w *world) store() *index.Store {
 }
 
 func TestUnexpectedSigner(t *testing.T) {
+	t.Parallel()
 	for _, v1 := range []string{"follow: lookup", "follow: tail, start: 0"} {
 		t.Run(v1, func(t *testing.T) {
 			w := newWorld(t, v1)
