@@ -71,7 +71,7 @@ pypi: {url: %q, projects: [streamed], interval: 1s}
 	emulator := servers.EmulatorVar + "=" + pubsub.Address
 	m := startMonitor(t, folder, stream, emulator)
 	for kills := 1; kills <= 4; kills++ {
-		m.until(t, "some way further", func() (bool, string) {
+		m.within(t, 10*patience, "some way further", func() (bool, string) {
 			n := m.metrics(t).of("sigtrail_indexed_size", "origin", origin)
 			return n >= float64(kills*streamed/6), fmt.Sprint(n, " entries indexed")
 		})
@@ -82,7 +82,7 @@ pypi: {url: %q, projects: [streamed], interval: 1s}
 		t.Fatal(err)
 	}
 	t.Logf("%d entries logged, published and relayed in %s; %d messages dropped, %d doubled", streamed, time.Since(began).Round(time.Second), relay.dropped, relay.doubled)
-	m.until(t, "level with the log", func() (bool, string) {
+	m.within(t, 10*patience, "level with the log", func() (bool, string) {
 		n, waiting := m.metrics(t).of("sigtrail_indexed_size", "origin", origin), pubsub.Waiting(topic)
 		return n == streamed && waiting == 0, fmt.Sprintf("%v entries indexed, %d messages not acknowledged", n, waiting)
 	})
@@ -99,7 +99,7 @@ pypi: {url: %q, projects: [streamed], interval: 1s}
 	}
 
 	tail := startMonitor(t, folder, config("tail.db", "tail"))
-	tail.until(t, "level with the log", func() (bool, string) {
+	tail.within(t, 10*patience, "level with the log", func() (bool, string) {
 		n := tail.metrics(t).of("sigtrail_indexed_size", "origin", origin)
 		return n == streamed, fmt.Sprint(n, " entries indexed")
 	})
