@@ -196,6 +196,7 @@ func beside(config, file string) string {
 
 // check returns the first value that cannot be meant, and its YAML path.
 func (c Config) check() (problem, at string) {
+	named := make(map[string]bool)
 	for i, l := range c.Logs {
 		at := fmt.Sprintf("$.logs[%d]", i)
 		switch {
@@ -221,6 +222,12 @@ func (c Config) check() (problem, at string) {
 		if problem, key := l.streamProblem(); problem != "" {
 			return problem, at + key
 		}
+		if full, err := l.withDefaults(); err == nil {
+			if named[string(l.API)+full.Origin] {
+				return fmt.Sprintf("the %s log %q is named twice; it is read at one address", l.API, full.Origin), at
+			}
+			named[string(l.API)+full.Origin] = true
+		}
 	}
 	for at, d := range map[string]Duration{"$.interval": c.Interval, "$.pypi.interval": c.PyPI.Interval} {
 		if d.Value() == 0 {
@@ -243,7 +250,7 @@ func (c Config) check() (problem, at string) {
 	case c.TUF.URL != "" && c.TUF.Root == "":
 		return "another repository needs its own root to start from: give the file with root", "$.tuf.url"
 	}
-	if c.PyPI.Rate < 0 {
+	if !(c.PyPI.Rate >= 0) {
 		return "rate is negative", "$.pypi.rate"
 	}
 	if !isHTTP(c.PyPI.URL) {

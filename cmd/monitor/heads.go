@@ -71,7 +71,7 @@ func cosignedNote(h monitor.Head) string {
 const maxHeadsAnswer = 16 << 20
 
 var headsClient = &http.Client{Timeout: 30 * time.Second, CheckRedirect: func(req *http.Request, via []*http.Request) error {
-	if len(via) > 3 || req.URL.Host != via[0].URL.Host {
+	if len(via) > 3 || req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
 		return errors.New("redirected to another server")
 	}
 	return nil

@@ -63,7 +63,7 @@ func (d *daemon) listen(ctx context.Context, g *errgroup.Group) error {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /heads", d.serveHeads)
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
+	s := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	d.log.InfoContext(ctx, "listening", "metrics", "http://"+l.Addr().String()+"/metrics")
 	g.Go(func() error {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -75,7 +75,10 @@ func (d *daemon) listen(ctx context.Context, g *errgroup.Group) error {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
-		return s.Shutdown(end)
+		if s.Shutdown(end) != nil {
+			_ = s.Close() // whoever is still asking is no reason to say that the stop failed
+		}
+		return nil
 	})
 	return nil
 }
