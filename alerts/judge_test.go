@@ -63,7 +63,7 @@ func TestSignedBeforeUpload(t *testing.T) {
 	expect(t, w.raised(nil))
 	w.publish(aFile("1.1"))
 	expect(t, w.raised(nil), "provenance-lost 1.1")
-	wants, err := w.store.Wanted(t.Context(), 10)
+	wants, err := w.store.Wanted(t.Context(), testLog.Origin, 10)
 	check(t, err)
 	if len(wants) != 1 || wants[0].Index != 1 {
 		t.Fatalf("wanted %+v", wants)

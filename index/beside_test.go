@@ -77,7 +77,7 @@ func TestBesideShareFiles(t *testing.T) {
 		b := tr.batch(t, sg.attest(t, after))
 		ok(t, c.reads.Commit(t.Context(), b))
 		listFiles(t, c.lists, after.Project, 1, after)
-		wants, err := daemon.Wanted(t.Context(), 10)
+		wants, err := daemon.Wanted(t.Context(), tr.log.Origin, 10)
 		ok(t, err)
 		if len(wants) != 1 || wants[0].Log.Origin != tr.log.Origin || wants[0].Index != b.From.Next {
 			t.Errorf("case %d: wanted after a file came later: %+v", i, wants)

@@ -210,7 +210,7 @@ func TestFileAfterLeaf(t *testing.T) {
 	ok(t, s.Commit(t.Context(), b))
 	expectRows(t, s)
 	listFiles(t, s, "p", 1, f)
-	wants, err := s.Wanted(t.Context(), 10)
+	wants, err := s.Wanted(t.Context(), testLog.Origin, 10)
 	ok(t, err)
 	if diff := cmp.Diff([]Want{{Log: testLog, Index: 1}}, wants); diff != "" {
 		t.Fatalf("wanted: %s", diff)
@@ -219,7 +219,7 @@ func TestFileAfterLeaf(t *testing.T) {
 		ok(t, s.CommitFound(t.Context(), proven(b, 1), 0))
 		expectRows(t, s, "p-1.tar.gz 1 statement P1/pae true \"\"")
 	}
-	if wants, _ := s.Wanted(t.Context(), 10); len(wants) != 0 {
+	if wants, _ := s.Wanted(t.Context(), testLog.Origin, 10); len(wants) != 0 {
 		t.Errorf("still wanted: %v", wants)
 	}
 	if n := countRows(t, s, `SELECT count(*) FROM unbound`); n != 1 || n != countRows(t, s, `SELECT value FROM settings WHERE key = ?`, unboundCount) {
@@ -324,7 +324,7 @@ func TestProvenanceWantsCoveredLeaf(t *testing.T) {
 	ok(t, s.Commit(t.Context(), b))
 	ok(t, s.SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{
 		{KeyID: testLog.KeyID, Global: 0, Hash: b.Hashes[0]}, {KeyID: testLog.KeyID, Global: 1, Hash: monitor.Hash{4}}, {KeyID: monitor.Hash{77}, Global: 0, Hash: monitor.Hash{4}}}}))
-	wants, err := s.Wanted(t.Context(), 10)
+	wants, err := s.Wanted(t.Context(), testLog.Origin, 10)
 	if err != nil || len(wants) != 1 || wants[0].Index != 0 {
 		t.Fatalf("wanted: %v %v", wants, err)
 	}

@@ -266,11 +266,15 @@ func (s *Store) joinStored(t *tx, m match, digest [32]byte) error {
 	return nil
 }
 
-// Wanted returns leaves to fetch, prove and hand to CommitFound, because a file
-// has appeared that they concern.
-func (s *Store) Wanted(ctx context.Context, limit int) ([]Want, error) {
+// Wanted returns leaves of one server's logs, by their origin or that of all its
+// shards, to fetch, prove and hand to CommitFound, because a file has appeared that
+// they concern. Which ones is drawn by lot: leaves that are never served must not
+// stand in the way of those that are.
+func (s *Store) Wanted(ctx context.Context, origin string, limit int) ([]Want, error) {
 	var wants []Want
-	err := s.each(ctx, `SELECT `+logColumns+`, w.idx FROM wanted w JOIN logs l ON l.id = w.log_id ORDER BY w.log_id, w.idx LIMIT ?`, []any{limit}, func(scan scan) error {
+	err := s.each(ctx, `SELECT `+logColumns+`, w.idx FROM
+		(SELECT log_id, idx FROM wanted WHERE log_id IN (SELECT id FROM logs WHERE origin = ?1 OR substr(origin, 1, length(?1) + 3) = ?1 || ' - ') ORDER BY random() LIMIT ?2) w
+		JOIN logs l ON l.id = w.log_id ORDER BY w.log_id, w.idx`, []any{origin, limit}, func(scan scan) error {
 		var r logRow
 		var w Want
 		if err := scan(append(r.dest(), &w.Index)...); err != nil {

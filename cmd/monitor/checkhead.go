@@ -137,7 +137,7 @@ func (d *daemon) checkHeads(ctx context.Context, source string, notes [][]byte, 
 // went, by origin; "" is the server as a whole.
 func (d *daemon) askFor(ctx context.Context, origin string, asked map[server]map[string]error) error {
 	for _, s := range d.finder.servers() {
-		if s.config.Origin != origin && !strings.HasPrefix(origin, s.config.Origin+" - ") {
+		if !s.signs(origin) {
 			continue
 		}
 		if asked[s] == nil {

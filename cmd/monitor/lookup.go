@@ -76,7 +76,7 @@ const (
 	fileEntries = 500 // of one answer are fetched before other files have their turn
 )
 
-// run looks up until ctx ends. Each server has a loop of its own, so that one that does
+// run looks up until ctx ends. Each server has loops of its own, so that one that does
 // not answer holds up nothing but itself.
 func (f *finder) run(ctx context.Context, wake <-chan struct{}) error {
 	var loops sync.WaitGroup
@@ -113,8 +113,9 @@ func (f *finder) tasks() []task {
 		if s.v1 != nil && s.config.Follow != monitor.FollowHead {
 			tasks = append(tasks, task{s.String(), func(ctx context.Context) error { return f.lookUp(ctx, s) }})
 		}
+		tasks = append(tasks, task{"leaves again, " + s.String(), func(ctx context.Context) error { return f.fetchWanted(ctx, s) }})
 	}
-	return append(tasks, task{"wanted leaves", f.fetchWanted})
+	return tasks
 }
 
 func (f *finder) always(ctx context.Context, t task, wake <-chan struct{}) {
@@ -363,49 +364,46 @@ func (q *questions) keep(ctx context.Context, e rekor.Found, file index.FileID) 
 	return fmt.Errorf("%w: entry %s is in a tree that the log does not list", rekor.ErrUnusable, e.EntryID)
 }
 
-// fetchWanted fetches leaves that were read before their file appeared.
-func (f *finder) fetchWanted(ctx context.Context) error {
+// fetchWanted fetches leaves of one server that were read before their file appeared.
+func (f *finder) fetchWanted(ctx context.Context, s server) error {
 	for ctx.Err() == nil {
-		wants, err := f.store.Wanted(ctx, lookupBatch)
+		wants, err := f.store.Wanted(ctx, s.config.Origin, lookupBatch)
 		if err != nil || len(wants) == 0 {
 			return err
 		}
-		fetched, err := f.fetchAll(ctx, wants)
+		served, err := s.Logs(ctx)
+		if err != nil {
+			return fmt.Errorf("asking %s for its logs: %w", s, err)
+		}
+		fetched, err := f.fetchAll(ctx, served, wants)
 		if fetched > 0 {
 			f.changed()
 		}
-		if err != nil || fetched == 0 { // the rest belongs to logs that are not followed now
+		if err != nil || fetched == 0 { // the rest belongs to shards that are not served now
 			return err
 		}
 	}
 	return ctx.Err()
 }
 
-func (f *finder) fetchAll(ctx context.Context, wants []index.Want) (fetched int, err error) {
-	var errs []error
-	for _, s := range f.servers() {
-		if !slices.ContainsFunc(wants, func(w index.Want) bool { return s.signs(w.Log.Origin) }) {
-			continue
-		}
-		served, err := s.Logs(ctx)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("asking %s for its logs: %w", s, err))
-			continue
-		}
-		for _, l := range served {
-			for _, w := range wants {
-				if w.Log.Origin != l.Log.Origin || w.Log.KeyID != l.Log.KeyID {
-					continue
-				}
-				if err := f.fetch(ctx, l, w.Index); err != nil {
-					errs = append(errs, err)
-					continue
-				}
-				fetched++
+func (f *finder) fetchAll(ctx context.Context, served []monitor.Served, wants []index.Want) (fetched int, err error) {
+	var failed error
+	for _, l := range served {
+		for _, w := range wants {
+			if w.Log.Origin != l.Log.Origin || w.Log.KeyID != l.Log.KeyID {
+				continue
 			}
+			if err := f.fetch(ctx, l, w.Index); err != nil {
+				failed = worse(failed, err)
+				if !answered(err) && !errors.As(err, new(*monitor.Contradiction)) {
+					return fetched, failed
+				}
+				continue
+			}
+			fetched++
 		}
 	}
-	return fetched, errors.Join(errs...)
+	return fetched, failed
 }
 
 func (f *finder) fetch(ctx context.Context, s monitor.Served, idx uint64) error {

@@ -319,6 +319,29 @@ func TestServerThatNeverAnswersHoldsUpNoOther(t *testing.T) {
 	}
 }
 
+// Leaves that are to be fetched again from a server that does not answer, be they
+// ever so many, do not stand before those of another.
+func TestManyLeavesOfDeadServer(t *testing.T) {
+	w := newWorld(t, "follow: tail, start: 0")
+	w.write("policy.yaml", `projects: {sampleproject: {publishers: [{repository: github.com/pypa/sampleproject}]}}`)
+	w.add("policy: policy.yaml")
+	evil := sampleRepo
+	evil.Owner = "evil"
+	w.upload("1.0")
+	s := must(w.lab.CA.SignPublish(evil, "sampleproject-1.1.tar.gz", lab.Digest("sampleproject-1.1.tar.gz"), time.Now()))
+	for range lookupBatch {
+		must(w.lab.V1.Log(s))
+	}
+	w.lab.V2.LogDSSE(s)
+	w.once(exitFine)
+	w.upload("1.1")
+	p := w.patient(rekor.Options{Timeout: 100 * time.Millisecond, Tries: 1})
+	w.lab.V1Faults.Latency(time.Hour)
+	if rules, err := p.round(); err == nil || len(rules) != 1 || rules[0] != "unexpected-signer 1.1" {
+		t.Errorf("raised %v, want unexpected-signer 1.1; the finder: %v", rules, err)
+	}
+}
+
 // A v1 server that never answers holds up the rules for ten minutes and no longer.
 // What they find then says what they had to do without, and what the server says once
 // it answers is judged too: here it tells who is expected.
