@@ -10,12 +10,31 @@ import (
 
 var _ monitor.ShownStore = (*Store)(nil)
 
-// Show implements monitor.ShownStore.
+// shownAtMost bounds what one source can have kept: it may show heads of logs that
+// nobody follows, or that nobody has signed, for years.
+const shownAtMost = 1000
+
+// Show implements monitor.ShownStore. Of each source the newest shownAtMost stay.
 func (s *Store) Show(ctx context.Context, heads []monitor.Shown) error {
 	if len(heads) == 0 {
 		return nil
 	}
-	return s.write(ctx, "keeping heads from elsewhere", func(t *tx) error { return t.show(heads) })
+	return s.write(ctx, "keeping heads from elsewhere", func(t *tx) error {
+		if err := t.show(heads); err != nil {
+			return err
+		}
+		sources := make(map[string]bool)
+		for _, h := range heads {
+			if sources[h.Source] {
+				continue
+			}
+			sources[h.Source] = true
+			if _, err := t.exec(`DELETE FROM elsewhere WHERE source = ?1 AND id <= (SELECT id FROM elsewhere WHERE source = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, h.Source, shownAtMost); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func (t *tx) show(heads []monitor.Shown) error {
