@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"sigtrail/alerts"
 	"sigtrail/index"
 )
 
@@ -56,20 +57,26 @@ func (t *table) line(color, format string, args ...any) {
 
 // wrapped is line for sentences: they go on in the next line, indented.
 func (t *table) wrapped(color, first, text string) {
-	rest, indent := strings.Fields(text), strings.Repeat(" ", utf8.RuneCountInString(first))
-	line := first
-	for i, word := range rest {
-		if t.width > 0 && i > 0 && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > t.width {
-			t.line(color, "%s", line)
-			line = indent + word
-			continue
-		}
-		if i > 0 {
-			line += " "
-		}
-		line += word
+	for _, line := range Wrap(first, text, t.width) {
+		t.line(color, "%s", line)
 	}
-	t.line(color, "%s", line)
+}
+
+// Wrap breaks text at blanks into lines of width columns; 0: one line. The first
+// begins with first, the others are indented as far.
+func Wrap(first, text string, width int) (lines []string) {
+	line, indent := first, strings.Repeat(" ", utf8.RuneCountInString(first))
+	for i, word := range strings.Fields(text) {
+		switch {
+		case i == 0:
+			line += word
+		case width > 0 && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width:
+			lines, line = append(lines, line), indent+word
+		default:
+			line += " " + word
+		}
+	}
+	return append(lines, line)
 }
 
 func (t *table) write(files []index.File, pins []index.Pin, events []Event, c Coverage) error {
@@ -95,14 +102,14 @@ func (t *table) head(files []index.File, pins []index.Pin, events []Event) map[s
 			versions = append(versions, f.Version)
 		}
 	}
-	t.line(bold, "%s %s", Escape(files[0].Project), Escape(strings.Join(versions, ", ")))
+	t.line(bold, "%s %s", alerts.Escape(files[0].Project), alerts.Escape(strings.Join(versions, ", ")))
 	for i, f := range files {
 		numbers[f.Name] = i + 1
-		t.line("", "  #%-3d %s", i+1, Escape(f.Name))
+		t.line("", "  #%-3d %s", i+1, alerts.Escape(f.Name))
 		t.line(dim, "       sha256 %s", hex.EncodeToString(f.SHA256[:]))
 	}
 	for _, p := range pins {
-		t.wrapped("", "  expected   ", Escape(fmt.Sprintf("%s (%s: %s)", p.Publisher, p.State, p.How)))
+		t.wrapped("", "  expected   ", alerts.Escape(fmt.Sprintf("%s (%s: %s)", p.Publisher, p.State, p.How)))
 	}
 	if len(pins) == 0 {
 		t.line("", "  expected   nobody is on record for this project")
@@ -124,10 +131,10 @@ func signers(events []Event) []signerLine {
 			continue
 		}
 		seen[e.Publisher.Key()+e.Note] = true
-		s := signerLine{text: Escape(e.Publisher.String())}
+		s := signerLine{text: alerts.Escape(e.Publisher.String())}
 		switch {
 		case e.Note != "":
-			s.text, s.color = s.text+" — "+Escape(e.Note), yellow
+			s.text, s.color = s.text+" — "+alerts.Escape(e.Note), yellow
 		case e.Expected != nil && *e.Expected:
 			s.text += ", as expected"
 		}
@@ -137,7 +144,7 @@ func signers(events []Event) []signerLine {
 }
 
 func (t *table) event(e Event, numbers map[string]int) {
-	when, text := "", Escape(e.Text)
+	when, text := "", alerts.Escape(e.Text)
 	if e.At != nil {
 		when = stamp(*e.At)
 	} else if e.After != nil {
@@ -158,13 +165,13 @@ func (t *table) event(e Event, numbers map[string]int) {
 	t.wrapped(color, fmt.Sprintf("%-22s  %-11s  ", when, e.Clock), text)
 	indent := strings.Repeat(" ", 40)
 	if e.Log != "" && e.Kind == "logged" {
-		t.line(dim, "%sin %s", indent, Escape(e.Log))
+		t.line(dim, "%sin %s", indent, alerts.Escape(e.Log))
 	}
 	if e.At == nil && e.Before != nil {
 		t.line(dim, "%sthe log keeps no time; not after %s", indent, stamp(*e.Before))
 	}
 	if e.Note != "" && (e.Kind == "logged" || e.Kind == "alert") {
-		t.wrapped(yellow, indent+"! ", Escape(e.Note))
+		t.wrapped(yellow, indent+"! ", alerts.Escape(e.Note))
 	}
 }
 
@@ -191,8 +198,8 @@ func (t *table) coverage(c Coverage) {
 		if l.Closed {
 			how += ", closed"
 		}
-		t.line("", "  %s (%s, %s)", Escape(l.Origin), l.API, how)
-		t.wrapped("", "      ", fmt.Sprintf("head of %d entries seen %s; %d proven and indexed: %s", l.Size, stamp(l.Seen), l.Covered, spans(l.Ranges)))
+		t.line("", "  %s (%s, %s)", alerts.Escape(l.Origin), l.API, how)
+		t.wrapped("", "      ", fmt.Sprintf("head of %d entries seen %s; %d proven and indexed: %s", l.Size, stamp(l.Seen), l.Covered, Spans(l.Ranges)))
 	}
 	if c.PyPI != nil {
 		t.line("", "  PyPI's journal up to serial %d", *c.PyPI)
@@ -201,19 +208,19 @@ func (t *table) coverage(c Coverage) {
 		t.line(bold, "ASKED")
 	}
 	for _, l := range c.Lookups {
-		t.wrapped("", "  ", Escape(l.String()))
+		t.wrapped("", "  ", alerts.Escape(l.String()))
 	}
 	t.line(bold, "NOT LOOKED AT")
 	for _, n := range c.Not {
-		t.wrapped("", "  - ", Escape(n))
+		t.wrapped("", "  - ", alerts.Escape(n))
 	}
 	if len(c.Not) == 0 {
 		t.line("", "  - other logs than these")
 	}
 }
 
-// spans writes index ranges, the last few if there are many.
-func spans(ranges [][2]uint64) string {
+// Spans writes index ranges [first, past), the last few if there are many.
+func Spans(ranges [][2]uint64) string {
 	const most = 6
 	var texts []string
 	if n := len(ranges); n > most {

@@ -82,19 +82,6 @@ func TestTableWidth(t *testing.T) {
 	}
 }
 
-func FuzzEscape(f *testing.F) {
-	for _, s := range []string{"plain", "\x1b[31mred", "\u202eright to left", "a\x00b", "\xff\xfe", "é日本", "\u200b"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		for _, r := range Escape(s) {
-			if hostile(r) {
-				t.Fatalf("%q in %q", r, Escape(s))
-			}
-		}
-	})
-}
-
 func FuzzSelector(f *testing.F) {
 	f.Add("sampleproject==4.0.0")
 	f.Add("x.whl")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"sigtrail/alerts"
 	"sigtrail/index"
 )
 
@@ -27,9 +28,9 @@ type ErrNothing struct {
 
 func (e *ErrNothing) Error() string {
 	if len(e.Versions) > 0 {
-		return fmt.Sprintf("no such version: %s; known are %s", Escape(e.Selector), Escape(strings.Join(e.Versions, ", ")))
+		return fmt.Sprintf("no such version: %s; known are %s", alerts.Escape(e.Selector), alerts.Escape(strings.Join(e.Versions, ", ")))
 	}
-	return fmt.Sprintf("nothing is known about %s: it is not among the projects that the monitor watches, or it is spelled another way", Escape(e.Selector))
+	return fmt.Sprintf("nothing is known about %s: it is not among the projects that the monitor watches, or it is spelled another way", alerts.Escape(e.Selector))
 }
 
 // Write writes the timeline of what the selector names, with what was looked at
@@ -149,7 +150,7 @@ func (l LogCoverage) missing() []string {
 		skipped += g[1] - g[0]
 	}
 	if skipped > 0 {
-		out = append(out, fmt.Sprintf("%d entries of %s that the tail skipped: %s", skipped, l.Origin, spans(l.Gaps)))
+		out = append(out, fmt.Sprintf("%d entries of %s that the tail skipped: %s", skipped, l.Origin, Spans(l.Gaps)))
 	}
 	if rest := l.Size - min(l.Covered+skipped, l.Size); rest > 0 {
 		how := "it is not read whole; entries are found by look-up"

@@ -25,7 +25,7 @@ func demoCommand(stdout io.Writer) *cobra.Command {
 	var hold bool
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "Play a compromise against an embedded log, CA and PyPI, and show the alerts and the timeline",
+		Short: "Play a compromise against an embedded log, CA and PyPI, and show what is said",
 		Long: `demo starts a v1 log, a v2 log, a certificate authority and a PyPI on loopback, runs
 the real daemon against them with a database of its own, and plays a compromise
 modelled on that of ultralytics in December 2024. No network, no configuration.`,

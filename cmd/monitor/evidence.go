@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -81,7 +80,6 @@ type evidenceLine struct {
 
 func listEvidence(ctx context.Context, store *index.Store, stdout io.Writer, asJSON bool) error {
 	lines := json.NewEncoder(stdout)
-	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	n := 0
 	err := store.Contradictions(ctx, func(id int64, c monitor.Contradiction) error {
 		n++
@@ -90,15 +88,22 @@ func listEvidence(ctx context.Context, store *index.Store, stdout io.Writer, asJ
 			return lines.Encode(l)
 		}
 		if n == 1 {
-			fmt.Fprintln(table, "ID\tKIND\tLOG\tOURS\tTHEIRS\tFOUND")
+			fmt.Fprintf(stdout, evidenceColumns, "ID", "KIND", "OURS", "THEIRS", "FOUND")
 		}
-		_, err := fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\n", l.ID, alerts.Escape(l.Kind), alerts.Escape(l.Log), orDash(l.Ours), orDash(l.Theirs), l.Found.Format(time.RFC3339))
-		return err
+		writeContradiction(stdout, l)
+		return nil
 	})
 	if err == nil && n == 0 && !asJSON {
 		_, err = fmt.Fprintln(stdout, "no log has contradicted itself")
 	}
-	return errors.Join(err, table.Flush())
+	return err
+}
+
+const evidenceColumns = "%-4v  %-20s  %-10s  %-10s  %s\n"
+
+func writeContradiction(w io.Writer, l evidenceLine) {
+	fmt.Fprintf(w, evidenceColumns, l.ID, alerts.Escape(l.Kind), orDash(l.Ours), orDash(l.Theirs), l.Found.Format(time.RFC3339))
+	wrapped(w, "      ", l.Log+": "+l.Detail)
 }
 
 func sizeOf(h monitor.Head) *uint64 {

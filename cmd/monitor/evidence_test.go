@@ -289,7 +289,7 @@ func TestEvidenceCommand(t *testing.T) {
 	w.lab.V2.ForkAt(0)
 	w.once(exitConvicts)
 	out.Reset()
-	if got := w.monitor(&out, "evidence"); got != exitFine || !strings.Contains(out.String(), "\n1   log-equivocation  "+lab.V2Origin+"  1     1       2") {
+	if got := w.monitor(&out, "evidence"); got != exitFine || !strings.Contains(out.String(), "\n1     log-equivocation      1           1           2") || !strings.Contains(out.String(), "\n      "+lab.V2Origin+": ") {
 		t.Errorf("exit code %d:\n%s", got, out.String())
 	}
 	// Whole or not at all, and over what was there.

@@ -41,11 +41,11 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitFine
 	}
-	e := &exit{code: exitUsage, err: err}
+	e := &exit{code: exitUsage, err: fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	errors.As(err, &e)
 	if e.err != nil {
 		fmt.Fprintln(stderr, "monitor:", e.err)

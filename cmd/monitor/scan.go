@@ -66,7 +66,7 @@ a second, gives at most 50 entries a second.
 Exit codes: 0 done, 2 usage, 3 could not (network, disk, interrupted: run it again),
 4 the log has contradicted itself.`,
 		Example: `  monitor scan log2025-1.rekor.sigstore.dev --from 2026-03-01 --to 2026-03-02 --for sampleproject
-  monitor scan rekor.sigstore.dev --from 1400000000 --to 1400050000 --for github.com/owner/repository --json`,
+  monitor scan rekor.sigstore.dev --from 1400000000 --to 1400050000 --for github.com/owner --json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			o.log = args[0]

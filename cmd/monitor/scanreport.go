@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"sigtrail/index"
 	"sigtrail/monitor"
-	"sigtrail/timeline"
 )
 
 // A scanReport says what was read and what in it matches (sigtrail.scan/1). Indexes
@@ -80,31 +78,29 @@ func newFind(s index.Stored, q *quarry) scanFind {
 // write is the report for people. Whatever comes from the log is escaped.
 func (r scanReport) write(w io.Writer) error {
 	out := &strings.Builder{}
-	fmt.Fprintf(out, "%s: %d entries proven and indexed", timeline.Escape(r.Log), r.To-r.From)
+	what := fmt.Sprintf("%s: %d entries proven and indexed", r.Log, r.To-r.From)
 	if r.To > r.From {
-		fmt.Fprintf(out, ", %d to %d", r.From, r.To-1)
+		what += fmt.Sprintf(", %d to %d", r.From, r.To-1)
 	}
-	fmt.Fprintln(out)
+	wrapped(out, "", what)
 	for _, b := range r.Bounds {
-		fmt.Fprintf(out, "  %s\n", b)
+		wrapped(out, "  ", b)
 	}
 	if r.For == "" {
 		_, err := io.WriteString(w, out.String())
 		return err
 	}
-	fmt.Fprintf(out, "%s: %d of them match\n", timeline.Escape(r.For), r.Found)
+	wrapped(out, "", fmt.Sprintf("%s: %d of them match", r.For, r.Found))
 	if r.Note != "" {
-		fmt.Fprintf(out, "  %s\n", r.Note)
+		wrapped(out, "  ", r.Note)
 	}
 	if len(r.Finds) > 0 {
 		fmt.Fprintln(out)
-		t := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-		fmt.Fprintln(t, "ENTRY\tTIME (UTC)\tCLOCK\tABOUT\tSIGNER")
+		fmt.Fprintf(out, "%-12s  %-19s  %s\n", "ENTRY", "TIME (UTC)", "CLOCK")
 		for _, f := range r.Finds {
-			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", f.Index, f.time(), f.Clock, timeline.Escape(f.about()), timeline.Escape(f.signedBy()))
-		}
-		if err := t.Flush(); err != nil {
-			return err
+			fmt.Fprintf(out, "%-12d  %-19s  %s\n", f.Index, f.time(), f.Clock)
+			wrapped(out, "    about   ", f.about())
+			wrapped(out, "    signer  ", f.signedBy())
 		}
 	}
 	if n := uint64(len(r.Finds)); n < r.Found {

@@ -14,6 +14,7 @@ import (
 	"sigtrail/alerts"
 	"sigtrail/index"
 	"sigtrail/monitor"
+	"sigtrail/timeline"
 )
 
 func statusCommand(config *settings, stdout io.Writer) *cobra.Command {
@@ -242,9 +243,10 @@ func (s report) conflicts() bool {
 
 func (s report) text() string {
 	var b strings.Builder
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "  %-9s %s\n", name, alerts.Escape(fmt.Sprintf(format, args...)))
+	say := func(first, format string, args ...any) {
+		wrapped(&b, first, fmt.Sprintf(format, args...))
 	}
+	line := func(name, format string, args ...any) { say(fmt.Sprintf("  %-9s ", name), format, args...) }
 	for _, l := range s.Logs {
 		state := "open"
 		if l.Closed != nil {
@@ -264,9 +266,9 @@ func (s report) text() string {
 		default:
 			line("tail", "at %d, behind by %d leaves and %s", *l.Tail, l.Behind, short(l.Waiting))
 		}
-		line("covered", "%d leaves, %s: %s", l.Covered, share(l.Covered, l.Size), spans(l.Ranges))
+		line("covered", "%d leaves, %s: %s", l.Covered, share(l.Covered, l.Size), timeline.Spans(l.Ranges))
 		if len(l.Gaps) > 0 {
-			line("gaps", "%s; monitor scan closes them", spans(l.Gaps))
+			line("gaps", "%s; monitor scan closes them", timeline.Spans(l.Gaps))
 		}
 		for _, c := range l.Cosigned {
 			known := "by no configured witness"
@@ -281,7 +283,8 @@ func (s report) text() string {
 		b.WriteString("\n")
 	}
 	for _, c := range s.Scans {
-		fmt.Fprintf(&b, "unfinished scan of %s: %d to %d, read up to %d; the same command again goes on\n\n", alerts.Escape(c.Origin), c.From, c.Past-1, c.Next)
+		say("", "unfinished scan of %s: %d to %d, read up to %d; the same command again goes on", c.Origin, c.From, c.Past-1, c.Next)
+		b.WriteString("\n")
 	}
 	if len(s.Logs) == 0 {
 		b.WriteString("No head of any log has been verified yet.\n\n")
@@ -304,7 +307,7 @@ func (s report) text() string {
 	} else if s.Root.LastSeen.Unix() == 0 {
 		b.WriteString("trusted root: one that an earlier version kept, which did not say when\n")
 	} else {
-		fmt.Fprintf(&b, "trusted root: %s, last had %s%s; %d on record\n", alerts.Escape(s.Root.Source), stamp(s.Root.LastSeen), s.ago(" (", s.Root.LastSeen, " ago)"), s.Root.Kept)
+		say("trusted root: ", "%s, last had %s%s; %d on record", s.Root.Source, stamp(s.Root.LastSeen), s.ago(" (", s.Root.LastSeen, " ago)"), s.Root.Kept)
 	}
 	fmt.Fprintf(&b, "heads from elsewhere: %d wait to be compared, %d were not signed by the log they name\n", s.Shown.Waiting, s.Shown.Unsigned)
 	if s.PyPI == nil {
@@ -313,6 +316,13 @@ func (s report) text() string {
 		fmt.Fprintf(&b, "PyPI: journal read up to serial %d; %d files known, %d steps outstanding\n", *s.PyPI, s.Files.Listed, s.Files.Waiting)
 	}
 	return b.String()
+}
+
+// wrapped writes text that may be hostile, in 100 columns.
+func wrapped(w io.Writer, first, text string) {
+	for _, l := range timeline.Wrap(first, alerts.Escape(text), 100) {
+		fmt.Fprintln(w, l)
+	}
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
@@ -338,27 +348,6 @@ func share(part, whole uint64) string {
 		return "all"
 	}
 	return fmt.Sprintf("%.4g %%", 100*float64(part)/float64(max(whole, 1)))
-}
-
-// spans writes ranges, the last few if there are many.
-func spans(ranges [][2]uint64) string {
-	const most = 6
-	var texts []string
-	if n := len(ranges); n > most {
-		texts = append(texts, fmt.Sprintf("%d earlier ranges", n-most))
-		ranges = ranges[n-most:]
-	}
-	for _, r := range ranges {
-		if r[1] == r[0]+1 {
-			texts = append(texts, fmt.Sprint(r[0]))
-		} else {
-			texts = append(texts, fmt.Sprintf("%d to %d", r[0], r[1]-1))
-		}
-	}
-	if len(texts) == 0 {
-		return "none"
-	}
-	return strings.Join(texts, ", ")
 }
 
 // settings are the flags that say which configuration and database are meant.

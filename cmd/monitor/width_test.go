@@ -1,0 +1,39 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"sigtrail/monitor"
+)
+
+// What is for people fits a terminal of 100 columns, with the names and sizes of the
+// public instance, and nothing hostile in it reaches the terminal.
+func TestWidth(t *testing.T) {
+	const origin, evil = "rekor.sigstore.dev - 1193050959916656506", "evil \x1b[2J\u202e name"
+	at := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	counts := lookupCounts{1_000_000, 1_000_000, 1_000_000, 1_000_000, 1_000_000}
+	tail := uint64(1_000_000_000)
+	s := report{At: at, Logs: []logStatus{{Origin: origin, URL: "https://rekor.sigstore.dev", Tail: &tail, Behind: tail, Grown: &at, Asked: &at,
+		Size: 2 * tail, Ranges: [][2]uint64{{0, tail - 9}, {tail - 6, tail - 5}, {tail - 3, tail - 1}, {tail, tail + 7}}, Gaps: [][2]uint64{{1, tail}, {tail, 2 * tail}},
+		Cosigned: []cosigner{{Name: evil, KeyID: "0a0b0c0d"}}, Conflict: true}},
+		Root:    &rootStatus{Source: "TUF https://tuf-repo-cdn.sigstore.dev", LastSeen: at, Kept: 12},
+		Lookups: []lookupStatus{{"https://rekor.sigstore.dev", counts, counts, &at, &at, strings.Repeat(evil+" ", 20)}},
+		Scans:   []scanStatus{{origin, tail, 2 * tail, tail + 1}}}
+	var scan, list strings.Builder
+	if err := (scanReport{Log: origin, From: tail, To: 2 * tail, Bounds: []string{}, For: "sampleproject", Found: 1, Finds: []scanFind{{Index: tail, Time: &at, Clock: "certificate",
+		About:  []concern{{File: "sampleproject-4.0.0-cp314-cp314-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", Evidence: "statement", Signature: evil}},
+		Signer: "github.com/pypa/sampleproject release.yml (env pypi)", Trust: evil}}}).write(&scan); err != nil {
+		t.Fatal(err)
+	}
+	writeContradiction(&list, evidenceLine{12345, monitor.ClosedChanged, origin, &tail, &tail, at, strings.Repeat(evil+" ", 20)})
+	for _, text := range []string{s.text(), scan.String(), list.String()} {
+		for line := range strings.Lines(text) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 || strings.ContainsAny(line, "\x1b\u202e") {
+				t.Errorf("%d columns: %q", n, line)
+			}
+		}
+	}
+}
