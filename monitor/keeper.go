@@ -40,7 +40,7 @@ type Keeper struct {
 
 	mu     sync.Mutex
 	locks  map[string]*sync.Mutex // by origin: one check of a log at a time
-	doubts map[string]Head        // by origin, the first that has to be proven yet
+	doubts map[string]*doubts     // by origin
 	shows  map[string]Served      // by origin, as the log's own server last presented it
 }
 
@@ -114,16 +114,20 @@ func (k *Keeper) check(ctx context.Context, s Served, signed []byte, source stri
 			s.Log.Origin, s.Log.FirstGlobal, memory.Log.FirstGlobal)
 	}
 	if known {
-		if err := k.compare(ctx, s, ours, theirs); err != nil {
-			return Head{}, err
+		err := k.compare(ctx, s, ours, theirs)
+		if err != nil && source == "" && !errors.As(err, new(*Contradiction)) {
+			k.doubt(theirs)
 		}
-		if source == "" {
-			if err := k.settle(ctx, s, ours, theirs); err != nil {
-				return Head{}, err
-			}
+		if err != nil {
+			return Head{}, err
 		}
 	} else if empty, _ := (Position{}).Root(); theirs.Size == 0 && theirs.Root != empty {
 		return Head{}, k.contradict(ctx, s, Inconsistent, ours, theirs, nil, "an empty tree has another root than the empty tree's")
+	}
+	if source == "" {
+		if err := k.settle(ctx, s, ours, theirs); err != nil {
+			return Head{}, err
+		}
 	}
 	if known && theirs.Size > ours.Size && !s.Ends.IsZero() && memory.Checked.After(s.Ends.Add(endedGrace)) {
 		c := k.contradiction(s, ClosedChanged, ours, theirs, nil, fmt.Sprintf("its key ended at %s by the trusted root; the log still had %d leaves after that, and has signed a tree of %d since",
@@ -134,6 +138,9 @@ func (k *Keeper) check(ctx context.Context, s Served, signed []byte, source stri
 	if (!known || theirs.Size > ours.Size) && k.Witnesses.Applies(s.Log.Origin, s.Verifier) && !k.Witnesses.Met(theirs.Cosigned) {
 		// What counts already was cosigned: a head that is smaller than that is
 		// proven to lie in it.
+		if source == "" {
+			k.doubt(theirs)
+		}
 		k.Metrics.uncosigned.WithLabelValues(s.Log.Origin).Inc()
 		return Head{}, fmt.Errorf("log %q, size %d, known %d: %w", s.Log.Origin, theirs.Size, ours.Size, ErrUncosigned)
 	}
@@ -172,9 +179,12 @@ func (k *Keeper) close(ctx context.Context, s *Served, memory Memory, ours, thei
 // compare returns nil when theirs and ours belong to one history.
 func (k *Keeper) compare(ctx context.Context, s Served, ours, theirs Head) error {
 	if theirs.Size <= ours.Size {
-		same, ok, err := k.Store.HeadAt(ctx, s.Log, theirs.Size)
-		if err != nil {
-			return fmt.Errorf("loading a head of log %q of size %d: %w", s.Log.Origin, theirs.Size, err)
+		same, ok := ours, true
+		if theirs.Size < ours.Size {
+			var err error
+			if same, ok, err = k.Store.HeadAt(ctx, s.Log, theirs.Size); err != nil {
+				return fmt.Errorf("loading a head of log %q of size %d: %w", s.Log.Origin, theirs.Size, err)
+			}
 		}
 		if ok && same.Root == theirs.Root {
 			return nil
@@ -194,7 +204,7 @@ func (k *Keeper) compare(ctx context.Context, s Served, ours, theirs Head) error
 		p, err = k.consistency(ctx, s.Source, small.Size, large.Size)
 		switch {
 		case errors.Is(err, ErrNotServed) && theirs.Size < ours.Size && theirs.Source == "":
-			if first := k.doubt(theirs); k.Now().Sub(first.Seen) < k.Grace {
+			if since := k.refuse(theirs); k.Now().Sub(since) < k.Grace {
 				return fmt.Errorf("log %q shows a head of size %d after one of size %d, and no proof yet that they belong together, as a replica does that lags: %w", s.Log.Origin, theirs.Size, ours.Size, err)
 			}
 			return k.contradict(ctx, s, Inconsistent, ours, theirs, nil,
@@ -308,42 +318,6 @@ func (k *Keeper) served(origin string) (Served, bool) {
 func (k *Keeper) KeyOf(origin string) Hash {
 	s, _ := k.served(origin)
 	return s.Log.KeyID
-}
-
-// doubt keeps a head that cannot be tied to ours yet, and returns the first of its log.
-func (k *Keeper) doubt(h Head) Head {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.doubts == nil {
-		k.doubts = make(map[string]Head)
-	}
-	if _, ok := k.doubts[h.Origin]; !ok {
-		k.doubts[h.Origin] = h
-	}
-	return k.doubts[h.Origin]
-}
-
-// settle asks again about a head in doubt, now that the log shows one that is not: a
-// replica that lagged is proven then, a fork that was shown for a moment is not.
-func (k *Keeper) settle(ctx context.Context, s Served, ours, theirs Head) error {
-	k.mu.Lock()
-	doubted, ok := k.doubts[s.Log.Origin]
-	k.mu.Unlock()
-	if !ok {
-		return nil
-	}
-	if theirs.Size > ours.Size {
-		ours = theirs
-	}
-	err := k.compare(ctx, s, ours, doubted)
-	contradiction := (*Contradiction)(nil)
-	if err != nil && !errors.As(err, &contradiction) {
-		return nil // later
-	}
-	k.mu.Lock()
-	delete(k.doubts, s.Log.Origin)
-	k.mu.Unlock()
-	return err
 }
 
 func (k *Keeper) lock(origin string) (unlock func()) {
