@@ -46,7 +46,8 @@ func hashOf(b []byte) (monitor.Hash, error) {
 }
 
 // logID makes the log's row, or brings what may change of it up to date. A log
-// that has closed stays closed until Contradict says that it was opened again.
+// that has closed stays closed until Contradict says that it was opened again. Its
+// first index is the server's word, and stays once a head was verified.
 func (t *tx) logID(l monitor.Log) (int64, error) {
 	if l.FirstGlobal > math.MaxInt64 {
 		return 0, fmt.Errorf("log %q: first index %d", l.Origin, l.FirstGlobal)
@@ -54,7 +55,7 @@ func (t *tx) logID(l monitor.Log) (int64, error) {
 	var id int64
 	err := t.get(`INSERT INTO logs (origin, key_id, api, url, key, tree_id, first_global, closed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (origin, key_id) DO UPDATE SET url = excluded.url, key = iif(excluded.key = '', key, excluded.key),
-			first_global = excluded.first_global, closed = max(closed, excluded.closed)
+			first_global = iif(EXISTS (SELECT 1 FROM heads h WHERE h.log_id = logs.id AND h.verified = 1), first_global, excluded.first_global), closed = max(closed, excluded.closed)
 		RETURNING id`,
 		[]any{l.Origin, l.KeyID[:], string(l.API), l.URL, l.Key, strconv.FormatUint(l.TreeID, 10), int64(l.FirstGlobal), l.Closed}, &id)
 	return id, err

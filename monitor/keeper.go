@@ -109,7 +109,7 @@ func (k *Keeper) check(ctx context.Context, s Served, signed []byte, source stri
 	case foreign:
 		return Head{}, k.contradict(ctx, s, KeyChanged, ours, theirs, nil,
 			fmt.Sprintf("a head of size %d is signed by no key that the trusted root names for this log", theirs.Size))
-	case remembered && memory.Log.FirstGlobal != s.Log.FirstGlobal:
+	case known && memory.Log.FirstGlobal != s.Log.FirstGlobal:
 		return Head{}, fmt.Errorf("log %q: its server says that its first leaf has the global index %d, and said %d before; nothing is read until it says so again",
 			s.Log.Origin, s.Log.FirstGlobal, memory.Log.FirstGlobal)
 	}
@@ -129,7 +129,8 @@ func (k *Keeper) check(ctx context.Context, s Served, signed []byte, source stri
 			return Head{}, err
 		}
 	}
-	if known && theirs.Size > ours.Size && !s.Ends.IsZero() && memory.Checked.After(s.Ends.Add(endedGrace)) {
+	// Now too: the clock may have been ahead when the log was last asked.
+	if ended := s.Ends.Add(endedGrace); known && theirs.Size > ours.Size && !s.Ends.IsZero() && memory.Checked.After(ended) && k.Now().After(ended) {
 		c := k.contradiction(s, ClosedChanged, ours, theirs, nil, fmt.Sprintf("its key ended at %s by the trusted root; the log still had %d leaves after that, and has signed a tree of %d since",
 			s.Ends.UTC().Format(time.RFC3339), ours.Size, theirs.Size))
 		c.Subject = "key ended"

@@ -177,3 +177,49 @@ func TestUncosignedFork(t *testing.T) {
 		})
 	}
 }
+
+// A clock that was wrong once must not leave a log accused and standing still.
+func TestClockAheadOfKeysEnd(t *testing.T) {
+	s := newSuspect(t)
+	s.ends = s.now.Add(24 * time.Hour)
+	right := s.now
+	s.grow(3)
+	s.now = right.AddDate(5, 0, 0)
+	if err := s.look(); err != nil {
+		t.Fatal(err)
+	}
+	s.now = right.Add(time.Minute)
+	s.grow(1)
+	if err := s.look(); err != nil {
+		t.Errorf("after the clock was set right: %v", err)
+	}
+}
+
+// What comes with a head that the log has not signed changes nothing of what is
+// known of the log.
+func TestForeignHeadMovesNothing(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		t.Run(fmt.Sprint("known ", known), func(t *testing.T) {
+			s := newSuspect(t)
+			s.grow(3)
+			if known {
+				if err := s.look(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.log.SignWithOtherKey()
+			forged := s.served()
+			forged.Log.FirstGlobal = 1000
+			_, err := s.Check(t.Context(), forged, forged.Note)
+			s.convicted(err, monitor.KeyChanged, 3)
+			s.log.Honest()
+			s.grow(1)
+			if err := s.look(); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+			if m, _, err := s.store.Known(t.Context(), lab.V2Origin); err != nil || m.Log.FirstGlobal != 0 {
+				t.Errorf("first index %d, %v; want 0", m.Log.FirstGlobal, err)
+			}
+		})
+	}
+}
