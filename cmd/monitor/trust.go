@@ -164,15 +164,34 @@ func (t *trustKeeper) fetch(ctx context.Context) (*rekor.Trust, error) {
 		}
 		o.Root = anchor
 	}
-	if dir, err := os.UserCacheDir(); err == nil {
-		o.CacheDir = filepath.Join(dir, "sigtrail", "tuf")
-	}
+	o.CacheDir = cacheDir()
 	return rekor.FetchTrust(ctx, o)
+}
+
+// cacheDir is where TUF metadata is kept between runs; "" if nothing can be written
+// there, as for a service without a home.
+func cacheDir() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	dir = filepath.Join(dir, "sigtrail", "tuf")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return ""
+	}
+	f, err := os.CreateTemp(dir, ".writable")
+	if err != nil {
+		return ""
+	}
+	f.Close()
+	os.Remove(f.Name())
+	return dir
 }
 
 // await retries until there is a root, if need be the one that an earlier run kept.
 // What is wrong with a file does not mend itself: that is an error.
 func (t *trustKeeper) await(ctx context.Context) error {
+	last := ""
 	for pause := 5 * time.Second; ; pause = min(2*pause, 5*time.Minute) {
 		_, err := t.refresh(ctx)
 		if err == nil || t.config.TrustedRoot != "" || errors.Is(err, errConfig) || ctx.Err() != nil {
@@ -182,7 +201,10 @@ func (t *trustKeeper) await(ctx context.Context) error {
 			t.log.WarnContext(ctx, "the trusted root cannot be refreshed; going on with the last one", "error", err, "had", t.had())
 			return nil
 		}
-		t.log.ErrorContext(ctx, "no trusted root, so no log can be followed yet; will try again", "error", err, "pause", pause)
+		if err.Error() != last {
+			last = err.Error()
+			t.log.ErrorContext(ctx, "no trusted root, so no log can be followed yet; will try again", "error", err, "pause", pause)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
