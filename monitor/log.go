@@ -43,8 +43,8 @@ const (
 	V2 API = "v2" // Rekor v2: C2SP tlog-tiles
 )
 
-// A Log is one Merkle tree: a v1 shard or a v2 shard. Origin and key id identify
-// it; the address it is read from is only where it can be had today.
+// A Log is a single tree: each shard of a v1 server is a log, and so is each v2 log.
+// It is known by origin and key id; the address is only where it can be had today.
 type Log struct {
 	Origin string // first line of its heads, "rekor.sigstore.dev - 1193050959916656506"
 	KeyID  Hash   // as in trusted_root.json: v1 SHA-256(SPKI), v2 SHA-256(name LF 0x01 key)

@@ -168,8 +168,11 @@ func parseConfig(c Config, path string, b []byte) (_ Config, err error) {
 // located turns the parser's error into file:line:column.
 func located(path string, err error) error {
 	if e := yaml.Error(nil); errors.As(err, &e) && e.GetToken() != nil && e.GetToken().Position != nil {
-		p := e.GetToken().Position
-		return fmt.Errorf("%w: %s:%d:%d: %s", errConfig, path, p.Line, p.Column, e.GetMessage())
+		p, what := e.GetToken().Position, e.GetMessage()
+		if errors.As(err, new(*yaml.TypeError)) || errors.As(err, new(*yaml.OverflowError)) { // which speak of Go's types
+			what = fmt.Sprintf("%q is not what can stand here", e.GetToken().Value)
+		}
+		return fmt.Errorf("%w: %s:%d:%d: %s", errConfig, path, p.Line, p.Column, what)
 	}
 	return fmt.Errorf("%w: %s:1:1: %w", errConfig, path, err)
 }
