@@ -315,12 +315,6 @@ func (k *Keeper) served(origin string) (Served, bool) {
 	return s, ok
 }
 
-// KeyOf is the key id of a log whose server has presented it, else zero.
-func (k *Keeper) KeyOf(origin string) Hash {
-	s, _ := k.served(origin)
-	return s.Log.KeyID
-}
-
 func (k *Keeper) lock(origin string) (unlock func()) {
 	k.mu.Lock()
 	if k.locks == nil {

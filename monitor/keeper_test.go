@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -221,5 +222,38 @@ func TestForeignHeadMovesNothing(t *testing.T) {
 				t.Errorf("first index %d, %v; want 0", m.Log.FirstGlobal, err)
 			}
 		})
+	}
+}
+
+// A fork of a log that no server shows any more is found out where its size is known.
+func TestForkOfAbsentLog(t *testing.T) {
+	s := newSuspect(t)
+	s.grow(3)
+	honest := s.served()
+	if err := s.look(); err != nil {
+		t.Fatal(err)
+	}
+	s.log.ForkAt(2)
+	forked := s.served()
+	s.log.Honest()
+	s.grow(1)
+	larger := s.served()
+	later := &monitor.Keeper{Store: s.store, Log: s.Keeper.Log, Now: s.Now, Metrics: s.Metrics}
+	check := func(note []byte) error {
+		_, err := later.CheckShown(t.Context(), monitor.Shown{Note: note, Source: "a friend"})
+		return err
+	}
+	if err := check(honest.Note); err != nil {
+		t.Errorf("the head that is known: %v", err)
+	}
+	s.convicted(check(forked.Note), monitor.Equivocation, 3)
+	if err := check(larger.Note); err == nil || errors.Is(err, monitor.ErrUnknownLog) || errors.As(err, new(*monitor.Contradiction)) {
+		t.Errorf("a head that cannot be compared: %v", err)
+	}
+	if err := check([]byte(strings.Replace(string(honest.Note), lab.V2Origin, "other.example", 1))); !errors.Is(err, monitor.ErrUnknownLog) {
+		t.Errorf("another log: %v", err)
+	}
+	if err := check([]byte(strings.Replace(string(honest.Note), "\n3\n", "\n2\n", 1))); !errors.Is(err, monitor.ErrForeignHead) {
+		t.Errorf("not signed: %v", err)
 	}
 }

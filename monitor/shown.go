@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/transparency-dev/formats/log"
+	"golang.org/x/mod/sumdb/note"
 )
 
 // A Shown is a head that somebody other than the log shows: a provenance object, a
@@ -41,8 +42,7 @@ type ShownStore interface {
 	NotCompared(ctx context.Context, h Shown, why string, again time.Time) error
 }
 
-// ErrUnknownLog reports a head of a log that is not followed, or whose server has
-// not answered yet.
+// ErrUnknownLog reports a head of a log of which no head was ever verified.
 var ErrUnknownLog = errors.New("no log of that origin is followed")
 
 // CheckShown is Check for a head that somebody else shows. A head that the log has
@@ -55,9 +55,44 @@ func (k *Keeper) CheckShown(ctx context.Context, h Shown) (Head, error) {
 	}
 	s, ok := k.served(origin)
 	if !ok {
-		return Head{}, fmt.Errorf("%w: %q", ErrUnknownLog, origin)
+		if s, err = k.absent(ctx, origin); err != nil {
+			return Head{}, err
+		}
 	}
 	return k.CheckFrom(ctx, s, h.Note, h.Source)
+}
+
+// absent is a log that was followed once and that no server shows now: a head of it
+// can still be held against the heads that are kept, under the key that is kept.
+func (k *Keeper) absent(ctx context.Context, origin string) (Served, error) {
+	memory, ok, err := k.Store.Known(ctx, origin)
+	if ok && err == nil {
+		_, ok, err = k.Store.Latest(ctx, memory.Log)
+	}
+	if err != nil {
+		return Served{}, fmt.Errorf("remembering log %q: %w", origin, err)
+	}
+	if !ok || memory.Log.Key == "" {
+		return Served{}, fmt.Errorf("%w: %q", ErrUnknownLog, origin)
+	}
+	key, err := ParseLogKey(memory.Log.Key)
+	if err != nil {
+		return Served{}, fmt.Errorf("log %q: %w", origin, err)
+	}
+	return Served{Log: memory.Log, Verifier: []note.Verifier{key.Verifier}, Source: unserved{}}, nil
+}
+
+// unserved is the Source of a log that no server shows.
+type unserved struct{}
+
+var errUnserved = errors.New("no server has shown the log since the program was started")
+
+func (unserved) Consistency(context.Context, uint64, uint64) ([]Hash, error) { return nil, errUnserved }
+func (unserved) Leaves(context.Context, Head, uint64, uint64) ([]Leaf, error) {
+	return nil, errUnserved
+}
+func (unserved) Inclusion(context.Context, Head, uint64) (LeafProof, error) {
+	return LeafProof{}, errUnserved
 }
 
 // ReadNote reads the origin and the signed text of a head whose signatures nobody

@@ -117,7 +117,11 @@ func (d *daemon) checkHeads(ctx context.Context, source string, notes [][]byte, 
 		case ctx.Err() != nil:
 			return exitCould, ctx.Err()
 		case err == nil:
-			known, _, err := d.store.Latest(ctx, monitor.Log{Origin: origin, KeyID: d.keeper.KeyOf(origin)})
+			memory, _, err := d.store.Known(ctx, origin)
+			known := monitor.Head{}
+			if err == nil {
+				known, _, err = d.store.Latest(ctx, memory.Log)
+			}
 			if err != nil {
 				return exitCould, err
 			}
