@@ -41,3 +41,5 @@ CREATE TABLE lookup_servers (
 
 -- 1: judged, without the answer of a server that was waited for in vain.
 ALTER TABLE unjudged ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
+-- One answer is for every project that has used the identity.
+CREATE INDEX identity_lookups_named ON identity_lookups (server, identity) WHERE next IS NOT NULL;
