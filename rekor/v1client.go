@@ -117,7 +117,10 @@ func (v *V1) getEntry(ctx context.Context, global int64) (models.LogEntry, error
 // retrieve fetches entries. When they are too large for one answer, as entries that
 // embed what they are about can be, it asks for fewer at a time.
 func (v *V1) retrieve(ctx context.Context, globals []int64, ids []string) ([]models.LogEntry, error) {
-	query := &models.SearchLogQuery{EntryUUIDs: ids}
+	query := &models.SearchLogQuery{}
+	if len(ids) > 0 { // an empty list is refused, none is not
+		query.EntryUUIDs = ids
+	}
 	for i := range globals {
 		query.LogIndexes = append(query.LogIndexes, &globals[i])
 	}

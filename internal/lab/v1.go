@@ -431,6 +431,10 @@ func (v *V1) serveRetrieve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusUnprocessableEntity, "1 to 10 entries")
 		return
 	}
+	if q.Indexes != nil && len(q.Indexes) == 0 || q.IDs != nil && len(q.IDs) == 0 {
+		refuse(w, http.StatusUnprocessableEntity, "a list in body should have at least 1 items")
+		return
+	}
 	answers := []any{}
 	for _, id := range q.IDs {
 		if e, ok := v.find(func(s *shard, t *tree, i uint64) bool { return v.named(s, t, i, id) }); ok {
