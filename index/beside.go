@@ -26,16 +26,7 @@ func OpenBeside(ctx context.Context, path string, o Options) (_ *Store, err erro
 	if s.writer, err = openWriter(ctx, path, true); err != nil {
 		return nil, err
 	}
-	if s.db, err = openReaders(ctx, path, false); err != nil {
-		return nil, err
-	}
-	if err = s.load(ctx); err != nil {
-		return nil, err
-	}
-	if err = s.metrics.register(o.Registerer, s); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, s.begin(ctx, o)
 }
 
 const (

@@ -114,18 +114,9 @@ func (s *Store) head(ctx context.Context, l monitor.Log, doing, query string, mo
 // LatestHeads returns the largest verified head of every log that has one, with
 // the cosignatures that were seen on it, by origin.
 func (s *Store) LatestHeads(ctx context.Context) ([]monitor.Head, error) {
-	var logs []monitor.Log
-	err := s.each(ctx, `SELECT `+logColumns+` FROM logs l ORDER BY l.origin, l.id`, nil, func(scan scan) error {
-		var r logRow
-		if err := scan(r.dest()...); err != nil {
-			return err
-		}
-		l, err := r.value()
-		logs = append(logs, l)
-		return err
-	})
+	logs, err := s.logs(ctx, `ORDER BY l.origin, l.id`)
 	if err != nil {
-		return nil, s.fail("reading the logs", err)
+		return nil, err
 	}
 	var heads []monitor.Head
 	for _, l := range logs {
@@ -250,8 +241,13 @@ func (s *Store) Known(ctx context.Context, origin string) (monitor.Memory, bool,
 
 // LogsAt implements monitor.Store.
 func (s *Store) LogsAt(ctx context.Context, url string) ([]monitor.Log, error) {
+	return s.logs(ctx, `WHERE l.url = ? ORDER BY l.id`, url)
+}
+
+// logs reads the logs that the rest of a query picks.
+func (s *Store) logs(ctx context.Context, which string, args ...any) ([]monitor.Log, error) {
 	var logs []monitor.Log
-	err := s.each(ctx, `SELECT `+logColumns+` FROM logs l WHERE l.url = ? ORDER BY l.id`, []any{url}, func(scan scan) error {
+	err := s.each(ctx, `SELECT `+logColumns+` FROM logs l `+which, args, func(scan scan) error {
 		var r logRow
 		if err := scan(r.dest()...); err != nil {
 			return err
@@ -261,7 +257,7 @@ func (s *Store) LogsAt(ctx context.Context, url string) ([]monitor.Log, error) {
 		return err
 	})
 	if err != nil {
-		return nil, s.fail("reading which logs a server has", err)
+		return nil, s.fail("reading the logs", err)
 	}
 	return logs, nil
 }

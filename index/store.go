@@ -73,16 +73,18 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if s.writer, err = openWriter(ctx, path, false); err != nil {
 		return nil, err
 	}
-	if s.db, err = openReaders(ctx, path, false); err != nil {
-		return nil, err
+	return s, s.begin(ctx, o)
+}
+
+// begin is the rest of opening, once there is a writer.
+func (s *Store) begin(ctx context.Context, o Options) (err error) {
+	if s.db, err = openReaders(ctx, s.path, false); err != nil {
+		return err
 	}
 	if err = s.load(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	if err = s.metrics.register(o.Registerer, s); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s.metrics.register(o.Registerer, s)
 }
 
 // OpenReadOnly opens a database that a monitor may be writing to, or a copy of

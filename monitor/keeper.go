@@ -129,21 +129,10 @@ func (k *Keeper) check(ctx context.Context, s Served, signed []byte, source stri
 			return Head{}, err
 		}
 	}
-	// Now too: the clock may have been ahead when the log was last asked.
-	if ended := s.Ends.Add(endedGrace); known && theirs.Size > ours.Size && !s.Ends.IsZero() && memory.Checked.After(ended) && k.Now().After(ended) {
-		c := k.contradiction(s, ClosedChanged, ours, theirs, nil, fmt.Sprintf("its key ended at %s by the trusted root; the log still had %d leaves after that, and has signed a tree of %d since",
-			s.Ends.UTC().Format(time.RFC3339), ours.Size, theirs.Size))
-		c.Subject = "key ended"
-		return Head{}, k.keep(ctx, c)
-	}
-	if (!known || theirs.Size > ours.Size) && k.Witnesses.Applies(s.Log.Origin, s.Verifier) && !k.Witnesses.Met(theirs.Cosigned) {
-		// What counts already was cosigned: a head that is smaller than that is
-		// proven to lie in it.
-		if source == "" {
-			k.doubt(theirs)
+	if !known || theirs.Size > ours.Size {
+		if err := k.counts(ctx, s, memory, ours, theirs); err != nil {
+			return Head{}, err
 		}
-		k.Metrics.uncosigned.WithLabelValues(s.Log.Origin).Inc()
-		return Head{}, fmt.Errorf("log %q, size %d, known %d: %w", s.Log.Origin, theirs.Size, ours.Size, ErrUncosigned)
 	}
 	if err := k.close(ctx, &s, memory, ours, theirs); err != nil {
 		return Head{}, err
@@ -155,6 +144,28 @@ func (k *Keeper) check(ctx context.Context, s Served, signed []byte, source stri
 		k.Metrics.verified(s.Log, max(theirs.Size, ours.Size), theirs.Seen, !known || theirs.Size > ours.Size)
 	}
 	return theirs, nil
+}
+
+// counts reports why a head does not count that is larger than any before, although it
+// fits: its key had ended, or too few witnesses have cosigned it. What counts already
+// has been through this, so a head that is smaller is proven to lie in what has.
+func (k *Keeper) counts(ctx context.Context, s Served, memory Memory, ours, theirs Head) error {
+	// Now too: the clock may have been ahead when the log was last asked. A log that
+	// was never asked has no such time.
+	if ended := s.Ends.Add(endedGrace); !s.Ends.IsZero() && memory.Checked.After(ended) && k.Now().After(ended) {
+		c := k.contradiction(s, ClosedChanged, ours, theirs, nil, fmt.Sprintf("its key ended at %s by the trusted root; the log still had %d leaves after that, and has signed a tree of %d since",
+			s.Ends.UTC().Format(time.RFC3339), ours.Size, theirs.Size))
+		c.Subject = "key ended"
+		return k.keep(ctx, c)
+	}
+	if !k.Witnesses.Applies(s.Log.Origin, s.Verifier) || k.Witnesses.Met(theirs.Cosigned) {
+		return nil
+	}
+	if theirs.Source == "" {
+		k.doubt(theirs)
+	}
+	k.Metrics.uncosigned.WithLabelValues(s.Log.Origin).Inc()
+	return fmt.Errorf("log %q, size %d, known %d: %w", s.Log.Origin, theirs.Size, ours.Size, ErrUncosigned)
 }
 
 // close marks a log as closed that says so, and reports one that was closed and has
