@@ -350,10 +350,10 @@ func FuzzRequirements(f *testing.F) {
 	for name := range lockExamples {
 		f.Add(filepath.Base(name), []byte(example(name)))
 	}
+	empty := f.TempDir() // where includes find nothing
 	f.Fuzz(func(t *testing.T, name string, text []byte) {
 		r := reading{Requirements: Requirements{stamps: map[string]stamp{}}}
-		// In an empty folder, where includes find nothing.
-		name = filepath.Join(t.TempDir(), filepath.Base(name))
+		name = filepath.Join(empty, filepath.Base(name))
 		parse, err := r.format(name)
 		if err != nil || parse(name, text) != nil {
 			return

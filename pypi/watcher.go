@@ -66,7 +66,7 @@ const (
 type Watcher struct {
 	Client   *Client
 	Store    Store
-	Projects []string      // in any spelling
+	Projects []string      // in any spelling, to begin with
 	Interval time.Duration // between rounds; default 1 min
 	Log      *slog.Logger  // nil: discard
 	Metrics  *Metrics      // nil: nothing is counted
@@ -77,6 +77,8 @@ type Watcher struct {
 	down     bool     // the journal could not be read the last time
 
 	mu       sync.Mutex // guards what follows, which the readers of listings share
+	next     []string   // what SetProjects was given; nil: nothing since the last round
+	wake     chan struct{}
 	progress *progress
 	tags     map[string]string    // entity tags of the listings stored by this process
 	missing  map[string]time.Time // when the index last knew no such name
@@ -108,10 +110,35 @@ func (w *Watcher) Run(ctx context.Context) error {
 			last = err.Error()
 			w.Log.ErrorContext(ctx, "cannot read all of PyPI; will try again", "index", w.Client.String(), "error", err, "pause", pause)
 		}
-		if sleep(ctx, pause-pause/8+rand.N(pause/4+1)) != nil {
+		select {
+		case <-ctx.Done():
 			return nil
+		case <-w.woken():
+		case <-time.After(pause - pause/8 + rand.N(pause/4+1)):
 		}
 	}
+}
+
+// SetProjects replaces what is watched, in any spelling, and has the next round
+// begin at once. Nothing is asked of the index any more for a project that is left
+// out, except provenance that its last listing named. It may be called at any time.
+func (w *Watcher) SetProjects(projects []string) {
+	w.mu.Lock()
+	w.next = append([]string{}, projects...)
+	w.mu.Unlock()
+	select {
+	case w.woken() <- struct{}{}:
+	default:
+	}
+}
+
+func (w *Watcher) woken() chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.wake == nil {
+		w.wake = make(chan struct{}, 1)
+	}
+	return w.wake
 }
 
 // Once makes one round: the journal, the listings that are out of date, the
@@ -140,24 +167,47 @@ func (w *Watcher) prepare(ctx context.Context) error {
 		w.Log = cmp.Or(w.Log, slog.New(slog.DiscardHandler))
 		w.Interval = cmp.Or(w.Interval, time.Minute)
 		w.tags, w.missing, w.asked = map[string]string{}, map[string]time.Time{}, map[string]time.Time{}
-		var projects []string
-		for _, name := range w.Projects {
-			if !ValidName(name) {
-				return fmt.Errorf("%.80q is not the name of a project", name)
-			}
-			projects = append(projects, Normalize(name))
-		}
-		slices.Sort(projects)
-		w.projects = slices.Compact(projects)
 		p, err := loadProgress(ctx, w.Store)
 		if err != nil {
 			return err
 		}
+		if err := w.watch(w.Projects); err != nil {
+			return err
+		}
 		w.progress = p
+	}
+	w.mu.Lock()
+	next := w.next
+	w.next = nil
+	w.mu.Unlock()
+	if next != nil {
+		if err := w.watch(next); err != nil {
+			return err
+		}
 	}
 	// Before the journal moves: from here on the rows of the others are dropped.
 	w.progress.keepOnly(w.projects)
 	return w.progress.save(ctx, w.Store)
+}
+
+// watch takes up other projects.
+func (w *Watcher) watch(names []string) error {
+	projects := make([]string, 0, len(names))
+	for _, name := range names {
+		if !ValidName(name) {
+			return fmt.Errorf("%.80q is not the name of a project", name)
+		}
+		projects = append(projects, Normalize(name))
+	}
+	slices.Sort(projects)
+	projects = slices.Compact(projects)
+	for _, gone := range without(w.projects, projects) {
+		delete(w.tags, gone)
+		delete(w.missing, gone)
+		delete(w.asked, gone)
+	}
+	w.projects = projects
+	return nil
 }
 
 func (w *Watcher) journalState(ctx context.Context, err error) {

@@ -575,3 +575,42 @@ func TestRoundCutOff(t *testing.T) {
 		}
 	}, "sample")
 }
+
+// Other projects are taken up at once by a watcher that goes on running; of one that
+// is left out nothing is asked any more, and it is read afresh when it comes back.
+func TestOtherProjects(t *testing.T) {
+	underFakeClock(t, func(b *bench) {
+		for _, name := range []string{"first", "second"} {
+			b.x.upload(name, name+"-1.0.tar.gz", false)
+		}
+		ctx, cancel := context.WithCancel(b.Context())
+		done := make(chan error)
+		go func() { done <- b.w.Run(ctx) }()
+		synctest.Wait()
+		b.wantCalls(map[string]int{"/simple/first/": 1})
+
+		b.w.SetProjects([]string{"Second", "first"})
+		synctest.Wait()
+		b.wantCalls(map[string]int{"/simple/second/": 1})
+		b.x.upload("second", "second-1.1.tar.gz", false)
+		b.x.upload("first", "first-1.1.tar.gz", false)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		b.wantCalls(map[string]int{"/simple/first/": 1, "/simple/second/": 1})
+
+		b.w.SetProjects([]string{"second"})
+		synctest.Wait()
+		b.x.upload("first", "first-1.2.tar.gz", false)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		b.wantCalls(map[string]int{})
+
+		b.w.SetProjects([]string{"first"})
+		synctest.Wait()
+		b.wantCalls(map[string]int{"/simple/first/": 1})
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	}, "first")
+}
