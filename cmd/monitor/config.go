@@ -64,10 +64,11 @@ const followNone monitor.Mode = "none"
 
 // PyPIConfig says what is watched on PyPI.
 type PyPIConfig struct {
-	URL      string   `yaml:"url"`
-	Projects []string `yaml:"projects"`
-	Interval Duration `yaml:"interval"`
-	Rate     float64  `yaml:"rate"` // requests a second, at most; 0: 10
+	URL          string   `yaml:"url"`
+	Projects     []string `yaml:"projects"`
+	Requirements []string `yaml:"requirements"` // files whose projects are watched: requirements.txt, pylock.toml, uv.lock, poetry.lock
+	Interval     Duration `yaml:"interval"`
+	Rate         float64  `yaml:"rate"` // requests a second, at most; 0: 10
 }
 
 // WebhookConfig is a receiver of alerts.
@@ -154,6 +155,9 @@ func parseConfig(c Config, path string, b []byte) (_ Config, err error) {
 	}
 	for i := range c.Webhooks {
 		c.Webhooks[i].SecretFile = beside(path, c.Webhooks[i].SecretFile)
+	}
+	for i := range c.PyPI.Requirements {
+		c.PyPI.Requirements[i] = beside(path, c.PyPI.Requirements[i])
 	}
 	for i := range c.Logs {
 		c.Logs[i].Key = beside(path, c.Logs[i].Key)
@@ -252,6 +256,11 @@ func (c Config) check() (problem, at string) {
 		return fmt.Sprintf("url %q is no http or https address", redact(c.TUF.URL)), "$.tuf.url"
 	case c.TUF.URL != "" && c.TUF.Root == "":
 		return "another repository needs its own root to start from: give the file with root", "$.tuf.url"
+	}
+	for i, f := range c.PyPI.Requirements {
+		if f == "" {
+			return "the name of a file is empty", fmt.Sprintf("$.pypi.requirements[%d]", i)
+		}
 	}
 	if !(c.PyPI.Rate >= 0) {
 		return "rate is negative", "$.pypi.rate"

@@ -18,7 +18,7 @@ trusted_root: trusted_root.json   # default: Sigstore's own, refreshed by TUF
 logs:                             # default: every log in the trusted root
   - {api: v2, origin: log2025-1.rekor.sigstore.dev, url: "https://log2025-1.rekor.sigstore.dev/api/v2/", follow: tail, start: 0}
   - {api: v1, url: "https://rekor.sigstore.dev", follow: lookup}
-pypi: {url: "https://pypi.org", projects: [sampleproject], interval: 90s}
+pypi: {url: "https://pypi.org", projects: [sampleproject], requirements: [r.txt, /etc/uv.lock], interval: 90s}
 policy: policy.yaml               # who may sign what
 webhooks: [{url: "http://127.0.0.1:9000/hook", secret_file: hook.key}]
 `
@@ -34,7 +34,7 @@ func TestConfig(t *testing.T) {
 			{API: monitor.V2, Origin: "log2025-1.rekor.sigstore.dev", URL: "https://log2025-1.rekor.sigstore.dev/api/v2/", Follow: monitor.FollowTail, Start: "0"},
 			{API: monitor.V1, URL: "https://rekor.sigstore.dev", Follow: monitor.FollowLookup},
 		},
-		PyPI:     PyPIConfig{URL: "https://pypi.org", Projects: []string{"sampleproject"}, Interval: "90s"},
+		PyPI:     PyPIConfig{URL: "https://pypi.org", Projects: []string{"sampleproject"}, Requirements: []string{"etc/r.txt", "/etc/uv.lock"}, Interval: "90s"},
 		Webhooks: []WebhookConfig{{URL: "http://127.0.0.1:9000/hook", SecretFile: "etc/hook.key"}},
 	}
 	if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(LogConfig{})); d != "" {
@@ -75,6 +75,7 @@ func TestConfigRefuses(t *testing.T) {
 		"pypi:\n  interval: -1s\n":                        "2:13: ",
 		"pypi:\n  url: pypi\n":                            "2:8: ",
 		"pypi:\n  projects: [a]\n  colour: b\n":           "3:3: ",
+		"pypi:\n  requirements: [a, \"\"]\n":              "2:21: ",
 		"webhooks:\n  - url: hook\n":                      "2:10: ",
 		"logs: 5\n":                                       "1:7: ",
 		"a: [\n":                                          "1:",

@@ -25,6 +25,7 @@ import (
 // wake them sooner, each finds its work in the store:
 //
 //	follow    heads and leaves of one server → store
+//	scope     files of requirements → what is watched
 //	watch     PyPI's journal, listings, provenance → store
 //	find      entries for files, by look-up → store
 //	compare   heads that provenance objects and other monitors show → store
@@ -51,6 +52,7 @@ type daemon struct {
 	finder    *finder
 	comparer  *monitor.Comparer
 	peers     []*peer
+	scope     *pypi.Scope
 	watcher   *pypi.Watcher
 	judge     *alerts.Judge
 	courier   *alerts.Courier
@@ -103,7 +105,7 @@ func openDaemon(ctx context.Context, c Config, log *slog.Logger, open func(conte
 	d.trust.store = d.store
 	d.registry.MustRegister(d.trust)
 	d.wire()
-	if err := errors.Join(d.wireRest(), d.trust.recall(ctx)); err != nil {
+	if err := errors.Join(d.wireRest(ctx), d.trust.recall(ctx)); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
@@ -154,15 +156,17 @@ func (d *daemon) wire() {
 	d.comparer = &monitor.Comparer{Keeper: d.keeper, Store: d.store, Log: d.log, Metrics: d.metrics, Changed: d.wakeJudgeNow}
 }
 
-func (d *daemon) wireRest() error {
+func (d *daemon) wireRest(ctx context.Context) error {
 	metrics := pypi.NewMetrics(d.registry)
 	client, err := pypi.NewClient(pypi.Options{URL: d.config.PyPI.URL, UserAgent: userAgent, Rate: rate.Limit(d.config.PyPI.Rate), Metrics: metrics})
 	if err != nil {
 		return fmt.Errorf("%w: pypi: %w", errConfig, err)
 	}
-	var projects []string
-	for _, p := range d.config.PyPI.Projects {
-		projects = append(projects, pypi.Normalize(p))
+	d.scope = &pypi.Scope{Names: d.config.PyPI.Projects, Files: d.config.PyPI.Requirements, Log: d.log,
+		Changed: func(projects []string) { d.watcher.SetProjects(projects) }}
+	projects, err := d.scope.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: pypi: %w", errConfig, err)
 	}
 	d.watcher = &pypi.Watcher{Client: client, Store: d.store, Projects: projects, Interval: d.config.PyPI.Interval.Value(),
 		Log: d.log, Metrics: metrics, Changed: d.wakeAll}
@@ -228,6 +232,7 @@ func (d *daemon) run(ctx context.Context) error {
 		g.Go(func() error {
 			return d.trust.run(ctx, func() error { return errors.Join(follow(), d.store.Reexamine(ctx)) })
 		})
+		g.Go(func() error { return d.scope.Run(ctx) })
 		g.Go(func() error { return d.watcher.Run(ctx) })
 		g.Go(func() error { return d.finder.run(ctx, d.wakeFinder) })
 		g.Go(func() error { return d.comparer.Run(ctx) })

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"sigtrail/pypi"
 )
 
 // version is set by release builds.
@@ -130,9 +132,9 @@ func failed(err error) error {
 func checkCommand(config *settings, stdout io.Writer) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check-config",
-		Short: "Read the configuration and the policies, and say whether they can be used",
+		Short: "Read the configuration and the files that it names, and say whether they can be used",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.load()
 			if err == nil {
 				_, err = loadPolicy(c)
@@ -140,10 +142,15 @@ func checkCommand(config *settings, stdout io.Writer) *cobra.Command {
 			if err == nil {
 				_, err = loadWitnessPolicy(c)
 			}
+			var projects []string
+			if err == nil {
+				scope := pypi.Scope{Names: c.PyPI.Projects, Files: c.PyPI.Requirements}
+				projects, err = scope.Load(cmd.Context())
+			}
 			if err != nil {
 				return &exit{exitUsage, err}
 			}
-			fmt.Fprintf(stdout, "fine: %d log(s) named, %d project(s) watched, database %s\n", len(c.Logs), len(c.PyPI.Projects), c.Database)
+			fmt.Fprintf(stdout, "fine: %d log(s) named, %d project(s) watched, database %s\n", len(c.Logs), len(projects), c.Database)
 			return nil
 		},
 	}
