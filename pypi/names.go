@@ -2,6 +2,7 @@ package pypi
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	version "github.com/aquasecurity/go-pep440-version"
@@ -138,6 +139,13 @@ func ParseFilename(filename, project string) (string, error) {
 		if _, ok := canonicalVersion(text); ok {
 			return text, nil
 		}
+		// As in wheels. In source distributions an underscore is the version's own.
+		if strings.HasSuffix(filename, ".egg") || strings.HasSuffix(filename, ".rpm") {
+			text = strings.ReplaceAll(text, "_", "-")
+			if _, ok := canonicalVersion(text); ok {
+				return text, nil
+			}
+		}
 	}
 	return "", fmt.Errorf("file name %.80q: no version of project %q", filename, project)
 }
@@ -162,8 +170,8 @@ func wheelVersion(filename, stem, project string) (string, error) {
 
 func cutEnding(filename string) (stem string, ok bool) {
 	for _, e := range endings {
-		if stem, ok := strings.CutSuffix(filename, e); ok {
-			return stem, stem != ""
+		if n := len(filename) - len(e); n >= 0 && strings.EqualFold(filename[n:], e) { // old files have .ZIP and .EXE
+			return filename[:n], n > 0
 		}
 	}
 	return "", false
@@ -183,13 +191,16 @@ func afterName(stem, project string) (string, bool) {
 	return "", false
 }
 
+var releaseOfRPM = regexp.MustCompile(`-[0-9][0-9A-Za-z_]*\.(noarch|src|x86_64|i[3-6]86)$`)
+
 // withoutTags takes away what built distributions of old put behind the version:
 // "-py2.7-linux-x86_64", ".win-amd64", ".linux-x86_64", "-1.noarch".
 func withoutTags(stem string) string {
+	stem = releaseOfRPM.ReplaceAllString(stem, "")
 	if i := strings.LastIndex(stem, "-py"); i > 0 && len(stem) > i+3 && stem[i+3] >= '0' && stem[i+3] <= '9' {
 		stem = stem[:i]
 	}
-	for _, tag := range []string{".win32", ".win-", ".linux-", ".macosx-", ".cygwin-", ".freebsd-", "-1.noarch", "-1.src", "-1.x86_64", "-1.i"} {
+	for _, tag := range []string{".win32", ".win-", ".linux-", ".macosx-", ".cygwin-", ".freebsd-", ".openbsd-", ".netbsd-", ".solaris-", ".sunos-", ".aix-"} {
 		if i := strings.LastIndex(stem, tag); i > 0 {
 			stem = stem[:i]
 		}

@@ -70,6 +70,14 @@ func TestParseFilename(t *testing.T) {
 		{"foo-1.0.win-amd64.msi", "foo", "1.0"},
 		{"foo-1.0.linux-x86_64.tar.gz", "foo", "1.0"},
 		{"foo-1.0-1.noarch.rpm", "foo", "1.0"},
+		{"foo-1.0-2mdk.i586.rpm", "foo", "1.0"},
+		{"foo-1.0_1-1.src.rpm", "foo", "1.0-1"},
+		{"foo-1.0_1-py2.6.egg", "foo", "1.0-1"},
+		{"foo_bar-1.0_rc1-py2.6-win32.egg", "foo-bar", "1.0_rc1"},
+		{"Foo-1.0.ZIP", "foo", "1.0"},
+		{"foo-bar-1.0.win-amd64-py3.4.exe", "foo-bar", "1.0"},
+		{"foo-1.0.solaris-2.10-sun4u.tar.gz", "foo", "1.0"},
+		{"foo-1!1.0.dev3-py3-none-any.whl", "foo", "1!1.0.dev3"},
 		{"foo.win32utils-1.0.tar.gz", "foo-win32utils", "1.0"},
 	} {
 		if got, err := ParseFilename(c.file, c.project); err != nil || got != c.want {
@@ -80,7 +88,7 @@ func TestParseFilename(t *testing.T) {
 		{"", ""}, {"foo", ""}, {".whl", ""}, {"foo.whl", ""}, {"foo-1.0.whl", ""}, {"foo-1.0-py3-none-any-x.whl", ""}, {"foo-1.0-x-py3-none-any.whl", ""},
 		{"foo-x-py3-none-any.whl", ""}, {"a-b-c-d-e-f-g.whl", ""}, {"foo-1.0.tar.gz", "bar"}, {"foo-1.0-py3-none-any.whl", "bar"}, {"foo-1.0.txt", "foo"},
 		{"foo-.tar.gz", "foo"}, {"-1.0.tar.gz", ""}, {"foo1.0.tar.gz", "foo"}, {"foo-bar.tar.gz", "foo"}, {"../foo-1.0.tar.gz", ""}, {"a\\foo-1.0.tar.gz", ""},
-		{"foo-1.0\n.tar.gz", "foo"}, {"foo-1.0.tar.gz\u202e", "foo"}, {".tar.gz", ""}, {strings.Repeat("f", 300) + "-1.0.tar.gz", ""}, {"foo-2-1.0.tar.gz", "foo"},
+		{"foo-1.0\n.tar.gz", "foo"}, {"foo-1.0.tar.gz\u202e", "foo"}, {".tar.gz", ""}, {"foo-1.0_1.tar.gz", "foo"}, {strings.Repeat("f", 300) + "-1.0.tar.gz", ""}, {"foo-2-1.0.tar.gz", "foo"},
 	} {
 		if got, err := ParseFilename(c.file, c.project); err == nil {
 			t.Errorf("%q of %q: %q", c.file, c.project, got)
