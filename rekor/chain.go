@@ -108,6 +108,10 @@ var oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 // ErrUntrusted is a certificate that does not lead to the trusted root.
 var ErrUntrusted = errors.New("certificate does not lead to the trusted root")
 
+// ErrNoSCT is the part of ErrUntrusted where the issuer is trusted but no
+// certificate log promised to show the certificate.
+var ErrNoSCT = errors.New("no signed certificate timestamp")
+
 // Chain returns nil when a certificate authority of the trusted root, valid at
 // that time, issued the certificate for code signing, valid at that time, and a
 // certificate log of the root has signed for it. A root that names no
@@ -149,7 +153,7 @@ func (t *Trust) logged(leaf, issuing *x509.Certificate) error {
 	}
 	err := verify.VerifySignedCertificateTimestamp([][]*x509.Certificate{{leaf, issuing}}, 1, t.material)
 	if err != nil {
-		return fmt.Errorf("%w: no signed certificate timestamp: %w", ErrUntrusted, err)
+		return fmt.Errorf("%w: %w: %w", ErrUntrusted, ErrNoSCT, err)
 	}
 	return nil
 }

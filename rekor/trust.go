@@ -51,7 +51,7 @@ type Trust struct {
 	tlogs       []Tlog
 	problems    []error
 	authorities []authority
-	material    *root.TrustedRoot // certificate logs, for SCTs
+	material    *root.TrustedRoot // what sigstore-go verifies against
 	signsV2     []string
 }
 
@@ -89,6 +89,7 @@ func ParseTrust(raw []byte) (*Trust, error) {
 		return nil, fmt.Errorf("trusted root: unknown media type %q", pb.GetMediaType())
 	}
 	t := &Trust{raw: append([]byte(nil), raw...)}
+	var usable []*prototrust.TransparencyLogInstance
 	for i, log := range pb.GetTlogs() {
 		l, err := parseTlog(log)
 		if err != nil {
@@ -96,13 +97,26 @@ func ParseTrust(raw []byte) (*Trust, error) {
 			continue
 		}
 		t.tlogs = append(t.tlogs, l)
+		usable = append(usable, log)
 	}
-	// The logs are read here, one at a time; sigstore-go would refuse the whole
-	// file for one key of a kind it does not know.
+	// The logs are read one at a time; sigstore-go would refuse the whole file for
+	// one key of a kind it does not know.
 	rest := &prototrust.TrustedRoot{
 		MediaType:              root.TrustedRootMediaType01,
 		CertificateAuthorities: pb.GetCertificateAuthorities(),
 		Ctlogs:                 pb.GetCtlogs(),
+	}
+	for _, log := range usable {
+		if readable(&prototrust.TrustedRoot{Tlogs: []*prototrust.TransparencyLogInstance{log}}) {
+			rest.Tlogs = append(rest.Tlogs, log)
+		}
+	}
+	for i, tsa := range pb.GetTimestampAuthorities() {
+		if readable(&prototrust.TrustedRoot{TimestampAuthorities: []*prototrust.CertificateAuthority{tsa}}) {
+			rest.TimestampAuthorities = append(rest.TimestampAuthorities, tsa)
+		} else {
+			t.problems = append(t.problems, fmt.Errorf("trusted root: time stamp authority %d (%.100q) cannot be read", i, tsa.GetUri()))
+		}
 	}
 	var err error
 	if t.material, err = root.NewTrustedRootFromProtobuf(proto.CloneOf(rest)); err != nil {
@@ -112,6 +126,13 @@ func ParseTrust(raw []byte) (*Trust, error) {
 	t.authorities, problems = newAuthorities(t.material)
 	t.problems = append(t.problems, problems...)
 	return t, nil
+}
+
+// readable reports whether sigstore-go reads a part of a root.
+func readable(part *prototrust.TrustedRoot) bool {
+	part.MediaType = root.TrustedRootMediaType01
+	_, err := root.NewTrustedRootFromProtobuf(proto.CloneOf(part))
+	return err == nil
 }
 
 func knownMediaType(s string) bool {
