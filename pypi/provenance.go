@@ -47,6 +47,7 @@ type Attestation struct {
 	Predicate   string // predicateType of Statement
 	Subjects    []Subject
 	Entries     []LogEntry
+	Timestamps  [][]byte // RFC 3161; PyPI drops them today
 }
 
 // A Subject is what a statement is about.
@@ -180,7 +181,12 @@ func parseAttestation(raw []byte) (a Attestation, err error) {
 	if a.Predicate, a.Subjects, err = parseStatement(a.Statement); err != nil {
 		return a, fmt.Errorf("statement: %w", err)
 	}
-	a.Entries, err = list(material, "transparency_entries", maxEntries, parseLogEntry)
+	if a.Entries, err = list(material, "transparency_entries", maxEntries, parseLogEntry); err != nil {
+		return a, err
+	}
+	if material.get("timestamps") != nil {
+		a.Timestamps, err = list(material, "timestamps", maxEntries, func(raw []byte) ([]byte, error) { return members{"": raw}.bytes("") })
+	}
 	return a, err
 }
 
