@@ -197,7 +197,7 @@ func (w *world) publish(files ...index.File) []index.File {
 	w.t.Helper()
 	w.listed = append(w.listed, files...)
 	w.serial++
-	fresh, err := w.store.SaveListing(w.t.Context(), index.Listing{Project: "p", Serial: w.serial, Status: "active", Files: w.listed, Fetched: w.now})
+	fresh, err := w.store.PyPI().SaveListing(w.t.Context(), index.Listing{Project: "p", Serial: w.serial, Status: "active", Files: w.listed, Fetched: w.now})
 	check(w.t, err)
 	return fresh
 }
@@ -205,7 +205,7 @@ func (w *world) publish(files ...index.File) []index.File {
 // named stores a provenance object that contains one leaf of the log.
 func (w *world) named(f index.File, idx uint64, leaf monitor.Hash) {
 	w.t.Helper()
-	check(w.t, w.store.SaveProvenance(w.t.Context(), f.ID, index.Provenance{State: index.ProvenancePresent, Body: []byte("{}"), Fetched: w.now,
+	check(w.t, w.store.PyPI().SaveProvenance(w.t.Context(), f.ID, index.Provenance{State: index.ProvenancePresent, Body: []byte("{}"), Fetched: w.now,
 		Leaves: []index.ProvenanceLeaf{{KeyID: testLog.KeyID, Global: idx, Hash: leaf}}}))
 }
 
@@ -237,7 +237,7 @@ func (w *world) raised(p *Policy) []string {
 // bodies are the alerts on record, as a receiver gets them.
 func (w *world) bodies() []Alert {
 	w.t.Helper()
-	stored, err := w.store.Alerts(w.t.Context(), "")
+	stored, err := w.store.Alerts(w.t.Context(), "", "")
 	check(w.t, err)
 	var alerts []Alert
 	for _, s := range stored {

@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-const alertColumns = `a.id, a.rule, a.severity, a.project, a.version, a.raised, a.body`
+const alertColumns = `a.id, a.rule, a.severity, a.index_name, a.project, a.version, a.raised, a.body`
 
 func alertDest(a *Alert, raised *sql.NullInt64) []any {
-	return []any{&a.ID, &a.Rule, &a.Severity, &a.Project, &a.Version, raised, &a.Body}
+	return []any{&a.ID, &a.Rule, &a.Severity, &a.Index, &a.Project, &a.Version, raised, &a.Body}
 }
 
 // raise stores alerts and puts the new ones into the outbox of each sink. It
 // returns those.
 func (t *tx) raise(alerts []Alert, sinks []string, now time.Time) (raised []Alert, err error) {
 	for _, a := range alerts {
-		n, err := t.exec(`INSERT OR IGNORE INTO alerts (id, rule, severity, project, version, raised, body) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			a.ID, a.Rule, a.Severity, a.Project, a.Version, a.Raised.UnixMicro(), blob(a.Body))
+		n, err := t.exec(`INSERT OR IGNORE INTO alerts (id, rule, severity, index_name, project, version, raised, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			a.ID, a.Rule, a.Severity, a.Index, a.Project, a.Version, a.Raised.UnixMicro(), blob(a.Body))
 		if err != nil {
 			return nil, fmt.Errorf("alert %s: %w", a.ID, err)
 		}
@@ -74,10 +74,10 @@ func (s *Store) DeliveryFailed(ctx context.Context, alertID, sink string, next t
 	})
 }
 
-// Alerts returns the alerts of a project in the order they were raised; all
-// alerts for "".
-func (s *Store) Alerts(ctx context.Context, project string) ([]Alert, error) {
-	query, args := `SELECT `+alertColumns+` FROM alerts a WHERE a.project = ? ORDER BY a.raised, a.id`, []any{project}
+// Alerts returns the alerts of a project of an index, "" for PyPI, in the order they
+// were raised; all alerts of all indexes for the project "".
+func (s *Store) Alerts(ctx context.Context, index, project string) ([]Alert, error) {
+	query, args := `SELECT `+alertColumns+` FROM alerts a WHERE a.project = ? AND a.index_name = ? ORDER BY a.raised, a.id`, []any{project, index}
 	if project == "" {
 		query, args = `SELECT `+alertColumns+` FROM alerts a ORDER BY a.raised, a.id`, nil
 	}

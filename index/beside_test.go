@@ -117,7 +117,7 @@ func TestBesideAtOnce(t *testing.T) {
 		wg.Go(func() {
 			for i := range files {
 				f := aFile(fmt.Sprintf("p%d-%d", w, i), "1")
-				if _, err := stores[w].SaveListing(t.Context(), Listing{Project: f.Project, Serial: 1, Status: "active", Files: []File{f}, Fetched: storeEpoch}); err != nil {
+				if _, err := stores[w].PyPI().SaveListing(t.Context(), Listing{Project: f.Project, Serial: 1, Status: "active", Files: []File{f}, Fetched: storeEpoch}); err != nil {
 					t.Error(err)
 				}
 			}

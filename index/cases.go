@@ -80,18 +80,19 @@ func (s *Store) contradictions(ctx context.Context, limit int) ([]Case, error) {
 }
 
 type projectID struct {
-	id   int64
-	name string
+	id    int64
+	index string // "": PyPI
+	name  string
 }
 
 // undecided lists the listed projects that have something to judge, those that
 // were seen first before others.
 func (s *Store) undecided(ctx context.Context) ([]projectID, error) {
 	var projects []projectID
-	err := s.each(ctx, `SELECT p.id, p.name FROM projects p WHERE p.listed IS NOT NULL AND p.id IN
+	err := s.each(ctx, `SELECT p.id, `+indexName+`, p.name FROM projects p WHERE p.listed IS NOT NULL AND p.id IN
 		(SELECT project_id FROM files WHERE judged = 0 UNION SELECT f.project_id FROM unjudged u JOIN files f ON f.id = u.file_id) ORDER BY p.id`, nil, func(scan scan) error {
 		var p projectID
-		err := scan(&p.id, &p.name)
+		err := scan(&p.id, &p.index, &p.name)
 		projects = append(projects, p)
 		return err
 	})
@@ -240,7 +241,7 @@ func (s *Store) pins(ctx context.Context, p projectID) ([]Pin, error) {
 	var pins []Pin
 	err := s.each(ctx, `SELECT b.issuer, b.repository, b.repository_id, b.owner, b.owner_id, b.workflow, b.environment, b.identity, n.state, n.how, n.made
 		FROM pins n JOIN publishers b ON b.id = n.publisher_id WHERE n.project_id = ? ORDER BY n.id`, []any{p.id}, func(scan scan) error {
-		pin := Pin{Project: p.name}
+		pin := Pin{Index: p.index, Project: p.name}
 		var made sql.NullInt64
 		u := &pin.Publisher
 		err := scan(&u.Issuer, &u.Repository, &u.RepositoryID, &u.Owner, &u.OwnerID, &u.Workflow, &u.Environment, &u.Identity, &pin.State, &pin.How, &made)
@@ -294,7 +295,11 @@ func (t *tx) pin(p Pin) error {
 	if err != nil {
 		return err
 	}
-	project, err := t.project(p.Project, p.Made)
+	index, err := t.index(p.Index)
+	if err != nil {
+		return err
+	}
+	project, err := t.project(index, p.Project, p.Made)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func TestSettled(t *testing.T) {
 	cases, err := s.Cases(t.Context(), ready, 10)
 	ok(t, err)
 	expectCases(t, cases, "1 leaf 0") // the file waits for its own provenance all the same
-	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenanceRefused, Fetched: storeEpoch, Retry: storeEpoch.Add(time.Hour)}))
+	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenanceRefused, Fetched: storeEpoch, Retry: storeEpoch.Add(time.Hour)}))
 	expectCases(t, allCases(t, s)) // the look-up has not been answered
 	due, err := s.DueLookups(t.Context(), "a", storeEpoch.Add(time.Hour), 1)
 	ok(t, err)
@@ -59,7 +59,7 @@ func TestSettled(t *testing.T) {
 	expectCases(t, allCases(t, s))
 	ok(t, s.LookupDone(t.Context(), due[0], LookupAnswer{At: storeEpoch.Add(time.Hour)}))
 	expectCases(t, allCases(t, s), "1 leaf 0") // a refusal says nothing about the file
-	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenanceAbsent, Fetched: storeEpoch}))
+	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenanceAbsent, Fetched: storeEpoch}))
 	expectCases(t, allCases(t, s), "1 leaf 0", "1")
 	cases, err = s.Cases(t.Context(), nil, 1)
 	ok(t, err)
@@ -72,7 +72,7 @@ func TestSettledWithoutBrokenProvenance(t *testing.T) {
 	fresh := listFiles(t, s, "p", 1, named(aFile("p", "1")), aFile("p", "2"))
 	for range patience {
 		expectCases(t, allCases(t, s))
-		ok(t, s.SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePending, Fetched: storeEpoch, Error: "500", Retry: storeEpoch}))
+		ok(t, s.PyPI().SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePending, Fetched: storeEpoch, Error: "500", Retry: storeEpoch}))
 	}
 	expectCases(t, allCases(t, s), "2")
 }
@@ -123,7 +123,7 @@ func TestSettledWithoutAnswer(t *testing.T) {
 			cases = allCases(t, s)
 			expectCases(t, cases, "1 leaf 1")
 			decide(t, s, cases[0], Verdict{})
-			ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Fetched: now, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: first.Hashes[0]}}}))
+			ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Fetched: now, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: first.Hashes[0]}}}))
 			cases = allCases(t, s)
 			expectCases(t, cases, "1 leaf 0")
 			decide(t, s, cases[0], Verdict{})
@@ -153,7 +153,7 @@ func TestPinsAreLearnedFirst(t *testing.T) {
 	b := begin(t, s, testLog).batch(t, thief.attest(t, fresh[0]), sg.attest(t, fresh[0]), sg.attest(t, fresh[1]))
 	ok(t, s.Commit(t.Context(), b))
 	for i, f := range fresh {
-		ok(t, s.SaveProvenance(t.Context(), f.ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Global: uint64(i + 1), Hash: b.Hashes[i+1]}}}))
+		ok(t, s.PyPI().SaveProvenance(t.Context(), f.ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Global: uint64(i + 1), Hash: b.Hashes[i+1]}}}))
 	}
 	cases := allCases(t, s)
 	expectCases(t, cases, "1 leaf 1", "1", "2")
@@ -190,7 +190,7 @@ func TestEvidenceDuringJudgement(t *testing.T) {
 	cases, err := s.Cases(t.Context(), func(string) bool { return true }, 10)
 	ok(t, err)
 	expectCases(t, cases, "1 leaf 0")
-	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: b.Hashes[0]}}}))
+	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: b.Hashes[0]}}}))
 	decide(t, s, cases[0], Verdict{})
 	expectCases(t, allCases(t, s), "1 leaf 0", "1")
 }
@@ -244,7 +244,7 @@ func TestOutbox(t *testing.T) {
 		t.Errorf("sinks wait for each other: %+v", d)
 	}
 	for project, want := range map[string]int{"p": 2, "": 2, "q": 0} {
-		if alerts, err := s.Alerts(t.Context(), project); err != nil || len(alerts) != want {
+		if alerts, err := s.Alerts(t.Context(), "", project); err != nil || len(alerts) != want {
 			t.Errorf("alerts of %q: %+v %v", project, alerts, err)
 		}
 	}

@@ -130,7 +130,7 @@ func TestStoredEntryComesBack(t *testing.T) {
 	sg := newSigning(t, "o/r")
 	tr := begin(t, s, v1)
 	b := tr.batch(t, sg.noise(1), sg.attestV1(t, f))
-	ok(t, s.SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePresent, Body: []byte("{}"), Fetched: storeEpoch,
+	ok(t, s.PyPI().SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePresent, Body: []byte("{}"), Fetched: storeEpoch,
 		Leaves: []ProvenanceLeaf{{KeyID: v1.KeyID, Global: 1001, Hash: b.Hashes[1], Predicate: "publish", Publisher: "{}"}}}))
 	ok(t, s.Commit(t.Context(), b))
 	cases := allCases(t, s)
@@ -286,7 +286,7 @@ func TestCommitFoundEvidence(t *testing.T) {
 	slsa := sg.dsseV1(sha256.Sum256([]byte("slsa")), []byte("sig"))
 	b := tr.batch(t, slsa, sg.attestV1(t, one), sg.noise(5), sg.dsseV1(sha256.Sum256([]byte("other")), []byte("sig")))
 	ok(t, s.CommitFound(t.Context(), proven(b, 0), one.ID)) // before its provenance is known
-	ok(t, s.SaveProvenance(t.Context(), one.ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Body: []byte("{}"), Leaves: []ProvenanceLeaf{
+	ok(t, s.PyPI().SaveProvenance(t.Context(), one.ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Body: []byte("{}"), Leaves: []ProvenanceLeaf{
 		{KeyID: v1.KeyID, Global: 100, Hash: b.Hashes[0]}, {KeyID: v1.KeyID, Global: 101, Hash: b.Hashes[1]},
 		{KeyID: v1.KeyID, Global: 1 << 63, Hash: b.Hashes[1]}, {KeyID: v1.KeyID, Global: 999999, Hash: b.Hashes[2]}}}))
 	ok(t, s.CommitFound(t.Context(), proven(b, 1), one.ID))
@@ -322,7 +322,7 @@ func TestProvenanceWantsCoveredLeaf(t *testing.T) {
 	fresh := listFiles(t, s, "p", 1, named(aFile("p", "1")))
 	b := begin(t, s, testLog).batch(t, newSigning(t, "o/r").noise(1))
 	ok(t, s.Commit(t.Context(), b))
-	ok(t, s.SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{
+	ok(t, s.PyPI().SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{
 		{KeyID: testLog.KeyID, Global: 0, Hash: b.Hashes[0]}, {KeyID: testLog.KeyID, Global: 1, Hash: monitor.Hash{4}}, {KeyID: monitor.Hash{77}, Global: 0, Hash: monitor.Hash{4}}}}))
 	wants, err := s.Wanted(t.Context(), testLog.Origin, 10)
 	if err != nil || len(wants) != 1 || wants[0].Index != 0 {

@@ -11,7 +11,7 @@ import (
 	"sigtrail/monitor"
 )
 
-const fileColumns = `f.id, p.name, f.version, f.filename, f.sha256, f.size, f.uploaded, f.url, f.provenance_url, f.yanked, f.first_seen, f.gone, f.first_listing`
+const fileColumns = `f.id, ` + indexName + `, p.name, f.version, f.filename, f.sha256, f.size, f.uploaded, f.url, f.provenance_url, f.yanked, f.first_seen, f.gone, f.first_listing`
 
 // A fileRow collects fileColumns, of files f and projects p.
 type fileRow struct {
@@ -22,7 +22,7 @@ type fileRow struct {
 }
 
 func (r *fileRow) dest() []any {
-	return []any{&r.f.ID, &r.f.Project, &r.f.Version, &r.f.Name, &r.sha256, &r.f.Size, &r.uploaded, &r.f.URL, &r.provenance, &r.yanked, &r.first, &r.gone, &r.f.FirstListing}
+	return []any{&r.f.ID, &r.f.Index, &r.f.Project, &r.f.Version, &r.f.Name, &r.sha256, &r.f.Size, &r.uploaded, &r.f.URL, &r.provenance, &r.yanked, &r.first, &r.gone, &r.f.FirstListing}
 }
 
 func (r *fileRow) value() (File, error) {
@@ -47,35 +47,35 @@ type projectRow struct {
 
 // ListingSerial returns the serial of the newest listing stored of a project,
 // and whether a whole list of its files has ever been stored.
-func (s *Store) ListingSerial(ctx context.Context, project string) (serial int64, listed bool, err error) {
-	err = s.db.QueryRowContext(ctx, `SELECT serial, listed IS NOT NULL FROM projects WHERE name = ?`, project).Scan(&serial, &listed)
+func (c *Catalogue) ListingSerial(ctx context.Context, project string) (serial int64, listed bool, err error) {
+	err = c.s.db.QueryRowContext(ctx, `SELECT serial, listed IS NOT NULL FROM projects WHERE index_id = ? AND name = ?`, c.id, project).Scan(&serial, &listed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, false, nil
 	}
 	if err != nil {
-		return 0, false, s.fail("reading a project's serial", err)
+		return 0, false, c.s.fail("reading a project's serial", err)
 	}
 	return serial, listed, nil
 }
 
-// SaveListing stores what PyPI lists of a project, and returns the files that are
+// SaveListing stores what the index lists of a project, and returns the files that are
 // new here. A listing older than the stored one (a stale cache) changes nothing.
 // Files that are missing are dated as gone, unless the project is quarantined:
-// then PyPI hides them all, and only the status says anything.
-func (s *Store) SaveListing(ctx context.Context, l Listing) (fresh []File, err error) {
-	err = s.write(ctx, "storing the files of "+l.Project, func(t *tx) error {
+// then the index hides them all, and only the status says anything.
+func (c *Catalogue) SaveListing(ctx context.Context, l Listing) (fresh []File, err error) {
+	err = c.s.write(ctx, "storing the files of "+l.Project, func(t *tx) error {
 		fresh = nil
-		p, err := t.project(l.Project, l.Fetched)
+		p, err := t.project(c.id, l.Project, l.Fetched)
 		if err != nil {
 			return err
 		}
 		if l.Serial != 0 && l.Serial < p.serial {
-			s.log.DebugContext(ctx, "ignoring a stale listing", "project", l.Project, "serial", l.Serial, "stored", p.serial)
+			c.s.log.DebugContext(ctx, "ignoring a stale listing", "index", orPyPI(c.name), "project", l.Project, "serial", l.Serial, "stored", p.serial)
 			return nil
 		}
 		hidden := l.Status == "quarantined" && len(l.Files) == 0
 		if !hidden {
-			if fresh, err = s.saveFiles(t, p, l); err != nil {
+			if fresh, err = c.saveFiles(t, p, l); err != nil {
 				return err
 			}
 		}
@@ -89,25 +89,13 @@ func (s *Store) SaveListing(ctx context.Context, l Listing) (fresh []File, err e
 	return fresh, nil
 }
 
-func (t *tx) project(name string, seen time.Time) (projectRow, error) {
-	var p projectRow
-	if name == "" {
-		return p, errors.New("a project without a name")
-	}
-	if _, err := t.exec(`INSERT OR IGNORE INTO projects (name, first_seen) VALUES (?, ?)`, name, seen.UnixMicro()); err != nil {
-		return p, err
-	}
-	err := t.get(`SELECT id, serial, listed IS NOT NULL FROM projects WHERE name = ?`, []any{name}, &p.id, &p.serial, &p.listed)
-	return p, err
-}
-
 type fileKey struct {
 	name   string
 	sha256 [32]byte
 }
 
 // saveFiles brings the stored files of a project in line with a listing.
-func (s *Store) saveFiles(t *tx, p projectRow, l Listing) (fresh []File, err error) {
+func (c *Catalogue) saveFiles(t *tx, p projectRow, l Listing) (fresh []File, err error) {
 	stored, err := t.files(p.id)
 	if err != nil {
 		return nil, err
@@ -119,7 +107,7 @@ func (s *Store) saveFiles(t *tx, p projectRow, l Listing) (fresh []File, err err
 			continue
 		}
 		listed[key] = true
-		f.Project = l.Project
+		f.Index, f.Project = c.name, l.Project
 		if old, ok := stored[key]; ok {
 			if err := t.updateFile(old, f, l.Fetched); err != nil {
 				return nil, err
@@ -127,7 +115,7 @@ func (s *Store) saveFiles(t *tx, p projectRow, l Listing) (fresh []File, err err
 			continue
 		}
 		f.FirstSeen, f.FirstListing, f.Gone = l.Fetched, !p.listed, time.Time{}
-		if f.ID, err = s.addFile(t, p.id, f); err != nil {
+		if f.ID, err = c.s.addFile(t, p.id, f); err != nil {
 			return nil, fmt.Errorf("file %s: %w", f.Name, err)
 		}
 		fresh = append(fresh, f)

@@ -31,7 +31,7 @@ func provenanceState(t testing.TB, s *Store, id FileID) string {
 
 func TestListing(t *testing.T) {
 	s := openTest(t, Options{})
-	if serial, listed, err := s.ListingSerial(t.Context(), "p"); serial != 0 || listed || err != nil {
+	if serial, listed, err := s.PyPI().ListingSerial(t.Context(), "p"); serial != 0 || listed || err != nil {
 		t.Errorf("before any listing: %d %v %v", serial, listed, err)
 	}
 	one, two := named(aFile("p", "1")), aFile("p", "2")
@@ -74,7 +74,7 @@ func TestListing(t *testing.T) {
 		t.Errorf("still gone: %v", f.Gone)
 	}
 	// Quarantine hides files without their going.
-	_, err := s.SaveListing(t.Context(), Listing{Project: "p", Serial: 40, Status: "quarantined", Fetched: storeEpoch})
+	_, err := s.PyPI().SaveListing(t.Context(), Listing{Project: "p", Serial: 40, Status: "quarantined", Fetched: storeEpoch})
 	ok(t, err)
 	if n := countRows(t, s, `SELECT count(*) FROM files WHERE gone IS NOT NULL`); n != 0 {
 		t.Errorf("%d files went with the quarantine", n)
@@ -87,16 +87,16 @@ func TestListing(t *testing.T) {
 	if n := countRows(t, s, `SELECT count(*) FROM files WHERE gone IS NULL`); n != 0 {
 		t.Errorf("%d files are still there", n)
 	}
-	if _, err := s.SaveListing(t.Context(), Listing{Fetched: storeEpoch}); err == nil {
+	if _, err := s.PyPI().SaveListing(t.Context(), Listing{Fetched: storeEpoch}); err == nil {
 		t.Error("a project without a name was stored")
 	}
 }
 
 func TestFirstListingQuarantined(t *testing.T) {
 	s := openTest(t, Options{})
-	_, err := s.SaveListing(t.Context(), Listing{Project: "p", Serial: 1, Status: "quarantined", Fetched: storeEpoch})
+	_, err := s.PyPI().SaveListing(t.Context(), Listing{Project: "p", Serial: 1, Status: "quarantined", Fetched: storeEpoch})
 	ok(t, err)
-	if _, listed, _ := s.ListingSerial(t.Context(), "p"); listed {
+	if _, listed, _ := s.PyPI().ListingSerial(t.Context(), "p"); listed {
 		t.Error("a hidden list counts as read")
 	}
 	if fresh := listFiles(t, s, "p", 2, aFile("p", "1")); !fresh[0].FirstListing {
@@ -108,7 +108,7 @@ func TestProvenanceStates(t *testing.T) {
 	s := openTest(t, Options{})
 	id := listFiles(t, s, "p", 1, named(aFile("p", "1")), aFile("p", "2"))[0].ID
 	due := func(at time.Time) int {
-		files, err := s.PendingProvenance(t.Context(), at, 10)
+		files, err := s.PyPI().PendingProvenance(t.Context(), at, 10)
 		ok(t, err)
 		return len(files)
 	}
@@ -116,20 +116,20 @@ func TestProvenanceStates(t *testing.T) {
 	if due(storeEpoch) != 0 || due(later) != 1 {
 		t.Error("a new file's provenance is due at once, and only where one is named")
 	}
-	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenanceRefused, Fetched: storeEpoch, Error: "403", Retry: later}))
+	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenanceRefused, Fetched: storeEpoch, Error: "403", Retry: later}))
 	if due(later.Add(-1)) != 0 || due(later) != 1 {
 		t.Error("a refusal is asked again when it was said to be")
 	}
-	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenancePending, Fetched: later, Error: "500"}))
+	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenancePending, Fetched: later, Error: "500"}))
 	if due(later.Add(pendingRetry-1)) != 0 || due(later.Add(pendingRetry)) != 1 {
 		t.Error("a failure without a time is asked again in an hour")
 	}
-	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Body: []byte("first"), Fetched: later}))
-	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenanceAbsent, Fetched: later}))
+	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Body: []byte("first"), Fetched: later}))
+	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenanceAbsent, Fetched: later}))
 	if n := countRows(t, s, `SELECT count(*) FROM provenance WHERE state = 'present' AND body = CAST('first' AS BLOB)`); n != 1 || due(later.Add(1000*time.Hour)) != 0 {
 		t.Error("the first answer does not stand")
 	}
-	if err := s.SaveProvenance(t.Context(), 999, Provenance{State: ProvenanceAbsent, Fetched: later}); err == nil {
+	if err := s.PyPI().SaveProvenance(t.Context(), 999, Provenance{State: ProvenanceAbsent, Fetched: later}); err == nil {
 		t.Error("provenance of no file was stored")
 	}
 }
@@ -161,7 +161,7 @@ func TestLookups(t *testing.T) {
 		t.Fatalf("%d due, want those whose provenance is known", len(got))
 	}
 	leaf := ProvenanceLeaf{KeyID: [32]byte{1}, Global: 7, Hash: [32]byte{2}, Predicate: "p", Publisher: "{}"}
-	ok(t, s.SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePresent, Fetched: now, Leaves: []ProvenanceLeaf{leaf}}))
+	ok(t, s.PyPI().SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePresent, Fetched: now, Leaves: []ProvenanceLeaf{leaf}}))
 	got := due("a")
 	if len(got) != 3 {
 		t.Fatalf("%d due", len(got))
@@ -212,15 +212,15 @@ func TestLookups(t *testing.T) {
 
 func TestJournal(t *testing.T) {
 	s := openTest(t, Options{})
-	if _, found, err := s.Serial(t.Context()); found || err != nil {
+	if _, found, err := s.PyPI().Serial(t.Context()); found || err != nil {
 		t.Errorf("a serial before any: %v", err)
 	}
-	ok(t, s.SaveJournal(t.Context(), nil, 100))
+	ok(t, s.PyPI().SaveJournal(t.Context(), nil, 100))
 	v := "1.0"
 	rows := []JournalRow{{Serial: 101, Project: "p", Name: "P", Version: &v, At: storeEpoch, Action: "new release"}, {Serial: 102, Project: "p", Name: "P", At: storeEpoch, Action: "remove project"}}
-	ok(t, s.SaveJournal(t.Context(), rows, 102))
-	ok(t, s.SaveJournal(t.Context(), rows, 101))
-	if serial, found, err := s.Serial(t.Context()); serial != 102 || !found || err != nil {
+	ok(t, s.PyPI().SaveJournal(t.Context(), rows, 102))
+	ok(t, s.PyPI().SaveJournal(t.Context(), rows, 101))
+	if serial, found, err := s.PyPI().Serial(t.Context()); serial != 102 || !found || err != nil {
 		t.Errorf("serial %d %v %v", serial, found, err)
 	}
 	if n := countRows(t, s, `SELECT count(*) FROM journal WHERE (version IS NULL) = (serial = 102)`); n != 2 {

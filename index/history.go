@@ -68,26 +68,27 @@ func (s *Store) Signatures(ctx context.Context, file FileID) ([][]Binding, error
 	return out, nil
 }
 
-// Pins returns the publishers on record for a project.
-func (s *Store) Pins(ctx context.Context, project string) ([]Pin, error) {
+// Pins returns the publishers on record for a project of an index, "" for PyPI.
+func (s *Store) Pins(ctx context.Context, index, project string) ([]Pin, error) {
 	var id int64
-	switch err := s.db.QueryRowContext(ctx, `SELECT id FROM projects WHERE name = ?`, project).Scan(&id); {
+	switch err := s.db.QueryRowContext(ctx, `SELECT p.id FROM projects p JOIN indexes i ON i.id = p.index_id WHERE i.name = ? AND p.name = ?`, orPyPI(index), project).Scan(&id); {
 	case err == sql.ErrNoRows:
 		return nil, nil
 	case err != nil:
 		return nil, s.fail("reading a project", err)
 	}
-	pins, err := s.pins(ctx, projectID{id: id, name: project})
+	pins, err := s.pins(ctx, projectID{id: id, index: index, name: project})
 	if err != nil {
 		return nil, s.fail("reading pins", err)
 	}
 	return pins, nil
 }
 
-// Journal returns PyPI's journal rows about a project, oldest first.
-func (s *Store) Journal(ctx context.Context, project string) ([]JournalRow, error) {
+// Journal returns the journal rows of an index, "" for PyPI, about a project, oldest
+// first.
+func (s *Store) Journal(ctx context.Context, index, project string) ([]JournalRow, error) {
 	var rows []JournalRow
-	err := s.each(ctx, `SELECT serial, name, version, at, action FROM journal WHERE project = ? ORDER BY serial`, []any{project}, func(scan scan) error {
+	err := s.each(ctx, `SELECT j.serial, j.name, j.version, j.at, j.action FROM journal j JOIN indexes i ON i.id = j.index_id WHERE i.name = ? AND j.project = ? ORDER BY j.serial`, []any{orPyPI(index), project}, func(scan scan) error {
 		r := JournalRow{Project: project}
 		var version sql.NullString
 		var at sql.NullInt64

@@ -96,7 +96,7 @@ func TestNewestIdentities(t *testing.T) {
 		b := tr.batch(t, newSigning(t, fmt.Sprint("o/r", i)).attest(t, f))
 		ok(t, s.Commit(t.Context(), b))
 		if i == 0 {
-			ok(t, s.SaveProvenance(t.Context(), f.ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: b.Hashes[0]}}}))
+			ok(t, s.PyPI().SaveProvenance(t.Context(), f.ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: b.Hashes[0]}}}))
 		}
 		scheduled(t, s, "a", later(2))
 	}

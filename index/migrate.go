@@ -43,6 +43,8 @@ func newestSchema(p *goose.Provider) int64 {
 
 // migrate brings a database up to this program's schema. Each migration is a
 // transaction, so a crash leaves the one before whole and the next start goes on.
+// Foreign keys are not enforced meanwhile: SQLite would not let a table be made
+// again that others refer to. A migration that does so checks them itself.
 func migrate(ctx context.Context, db *sql.DB) error {
 	tables, id, err := identify(ctx, db)
 	if err != nil {
@@ -72,10 +74,15 @@ func migrate(ctx context.Context, db *sql.DB) error {
 			return fmt.Errorf("%w: the database has schema %d, this program knows up to %d; use the newer sigtrail that wrote it", ErrSchema, have, newest)
 		}
 	}
+	// Outside of a transaction, and on the writer's only connection.
+	if _, err := db.ExecContext(ctx, `PRAGMA foreign_keys = OFF`); err != nil {
+		return err
+	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("bringing the schema up to date: %w", err)
 	}
-	return nil
+	_, err = db.ExecContext(ctx, `PRAGMA foreign_keys = ON`)
+	return err
 }
 
 // checkSchema refuses, for a reader, a database that this program cannot read.

@@ -21,7 +21,7 @@ func TestPresence(t *testing.T) {
 		{KeyID: testLog.KeyID, Global: first + 2, Hash: monitor.Hash{2}}, // not yet read
 		{KeyID: monitor.Hash{0xff, 9}, Global: first, Hash: b.Hashes[0]}, // a log that is not followed
 	}
-	ok(t, s.SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Body: []byte("{}"), Leaves: leaves}))
+	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Body: []byte("{}"), Leaves: leaves}))
 	presence := func() map[ProvenanceLeaf]LeafPresence {
 		all := map[ProvenanceLeaf]LeafPresence{}
 		ok(t, s.Presence(t.Context(), id, func(l ProvenanceLeaf, p LeafPresence) error { all[l] = p; return nil }))

@@ -11,13 +11,13 @@ import (
 	"sigtrail/monitor"
 )
 
-// PendingProvenance returns files whose provenance is due to be fetched, the
+// PendingProvenance returns the index's files whose provenance is due to be fetched, the
 // longest due first.
-func (s *Store) PendingProvenance(ctx context.Context, now time.Time, limit int) ([]File, error) {
+func (c *Catalogue) PendingProvenance(ctx context.Context, now time.Time, limit int) ([]File, error) {
 	var files []File
-	err := s.each(ctx, `SELECT `+fileColumns+` FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id
-		WHERE v.state IN ('pending', 'refused') AND v.next <= ? AND f.provenance_url IS NOT NULL ORDER BY v.next, v.file_id LIMIT ?`,
-		[]any{now.UnixMicro(), limit}, func(scan scan) error {
+	err := c.s.each(ctx, `SELECT `+fileColumns+` FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id
+		WHERE p.index_id = ? AND v.state IN ('pending', 'refused') AND v.next <= ? AND f.provenance_url IS NOT NULL ORDER BY v.next, v.file_id LIMIT ?`,
+		[]any{c.id, now.UnixMicro(), limit}, func(scan scan) error {
 			var r fileRow
 			if err := scan(r.dest()...); err != nil {
 				return err
@@ -27,7 +27,7 @@ func (s *Store) PendingProvenance(ctx context.Context, now time.Time, limit int)
 			return err
 		})
 	if err != nil {
-		return nil, s.fail("reading which provenance is due", err)
+		return nil, c.s.fail("reading which provenance is due", err)
 	}
 	return files, nil
 }
@@ -36,15 +36,15 @@ func (s *Store) PendingProvenance(ctx context.Context, now time.Time, limit int)
 // the caller does not say.
 const pendingRetry = time.Hour
 
-// SaveProvenance stores PyPI's answer for a file. The first object that PyPI gave
+// SaveProvenance stores the index's answer for one of its files. The first object that it gave
 // stands: later answers about the file leave it alone, because PyPI deletes
 // provenance together with the file. Entries stored already that the object names
 // are bound.
-func (s *Store) SaveProvenance(ctx context.Context, id FileID, p Provenance) error {
-	return s.write(ctx, "storing a provenance", func(t *tx) error {
+func (c *Catalogue) SaveProvenance(ctx context.Context, id FileID, p Provenance) error {
+	return c.s.write(ctx, "storing a provenance", func(t *tx) error {
 		var state ProvenanceState
 		var name string
-		err := t.get(`SELECT v.state, f.filename FROM provenance v JOIN files f ON f.id = v.file_id WHERE v.file_id = ?`, []any{int64(id)}, &state, &name)
+		err := t.get(`SELECT v.state, f.filename FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id WHERE v.file_id = ? AND p.index_id = ?`, []any{int64(id), c.id}, &state, &name)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("there is no file %d", id)
 		}
@@ -75,7 +75,7 @@ func (s *Store) SaveProvenance(ctx context.Context, id FileID, p Provenance) err
 		if err := t.show(heads); err != nil {
 			return err
 		}
-		return s.saveLeaves(t, id, p.Leaves)
+		return c.s.saveLeaves(t, id, p.Leaves)
 	})
 }
 

@@ -216,7 +216,7 @@ func begin(t testing.TB, s *Store, l monitor.Log) *tree {
 
 func listFiles(t testing.TB, s *Store, project string, serial int64, files ...File) []File {
 	t.Helper()
-	fresh, err := s.SaveListing(t.Context(), Listing{Project: project, Serial: serial, Status: "active", Files: files, Fetched: storeEpoch.Add(time.Duration(serial) * time.Second)})
+	fresh, err := s.PyPI().SaveListing(t.Context(), Listing{Project: project, Serial: serial, Status: "active", Files: files, Fetched: storeEpoch.Add(time.Duration(serial) * time.Second)})
 	ok(t, err)
 	return fresh
 }

@@ -96,6 +96,7 @@ type Binding struct {
 // A File is one distribution as PyPI listed it.
 type File struct {
 	ID            FileID
+	Index         string // name of the package index; "": PyPI
 	Project       string // PEP 503
 	Version       string
 	Name          string
@@ -172,6 +173,7 @@ const (
 
 // A Pin is a publisher expected for a project.
 type Pin struct {
+	Index     string // name of the package index; "": PyPI
 	Project   string
 	Publisher Publisher
 	State     PinState
@@ -214,6 +216,7 @@ type Alert struct {
 	ID       string
 	Rule     string
 	Severity string
+	Index    string // name of the package index; "": PyPI, or about a log
 	Project  string
 	Version  string
 	Raised   time.Time

@@ -85,7 +85,7 @@ func (s *stage) open(path string) *reader {
 	log := slog.New(slog.NewTextHandler(s.Output(), nil))
 	reg := prometheus.NewRegistry()
 	r := &reader{reg: reg, store: must(index.Open(s.Context(), path, index.Options{Trust: s.trust, Registerer: reg, Log: log}))}
-	must(r.store.SaveListing(s.Context(), index.Listing{Project: "sampleproject", Serial: 1, Files: s.files, Fetched: time.Now()}))
+	must(r.store.PyPI().SaveListing(s.Context(), index.Listing{Project: "sampleproject", Serial: 1, Files: s.files, Fetched: time.Now()}))
 	r.V1 = must(rekor.NewV1(rekor.Options{URL: "http://log.test", Origin: lab.V1Host, Keys: s.trust.Tlogs, Log: log,
 		HTTP: &http.Client{Transport: direct{s.lab.V1Faults.Wrap(s.lab.V1)}}}))
 	metrics := monitor.NewMetrics(reg, time.Now)

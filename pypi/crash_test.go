@@ -83,7 +83,7 @@ func failOnce(b *bench, call string, applied, restart, later bool) {
 		b.once()
 		b.x.upload("sample", "sample-2.0.tar.gz", true)
 	}
-	b.w.Store = &failing{Store: b.store, call: call, applied: applied, ends: restart}
+	b.w.Store = &failing{Store: b.store.PyPI(), call: call, applied: applied, ends: restart}
 	if err := b.w.Once(b.Context()); !errors.Is(err, errDisk) {
 		b.Errorf("error %v", err)
 	}
@@ -101,7 +101,7 @@ func failOnce(b *bench, call string, applied, restart, later bool) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if fresh, err := b.store.SaveListing(b.Context(), l); err != nil || len(fresh) != 0 {
+	if fresh, err := b.store.PyPI().SaveListing(b.Context(), l); err != nil || len(fresh) != 0 {
 		b.Errorf("%d files were not stored, %v", len(fresh), err)
 	}
 	b.calls()

@@ -16,7 +16,7 @@ import (
 	"sigtrail/index"
 )
 
-// Store is what a Watcher asks of the index; *index.Store is one.
+// Store is what a Watcher asks of the index; *index.Catalogue is one.
 type Store interface {
 	// Serial returns up to where the journal has been read, false if never.
 	Serial(ctx context.Context) (int64, bool, error)
@@ -37,7 +37,7 @@ type Store interface {
 	SetSetting(ctx context.Context, key, value string) error
 }
 
-var _ Store = (*index.Store)(nil)
+var _ Store = (*index.Catalogue)(nil)
 
 // parallel is how many requests are under way at a time. PyPI asks its clients to
 // come one after the other rather than in bursts; Options.Rate is the real limit.

@@ -63,7 +63,7 @@ func (b *bench) open(projects ...string) {
 		b.Fatal(err)
 	}
 	b.store = store
-	b.w = &Watcher{Client: client, Store: store, Projects: projects, Interval: time.Minute, Metrics: metrics,
+	b.w = &Watcher{Client: client, Store: store.PyPI(), Projects: projects, Interval: time.Minute, Metrics: metrics,
 		Log: slog.New(slog.NewTextHandler(&b.log, nil)), Changed: func() { b.changes++ }}
 }
 
@@ -107,7 +107,7 @@ func (b *bench) wantCalls(want map[string]int) {
 // due are the files whose provenance is still to be had, now or later.
 func (b *bench) due() []string {
 	b.Helper()
-	files, err := b.store.PendingProvenance(b.Context(), time.Now().Add(100*24*time.Hour), 1000)
+	files, err := b.store.PyPI().PendingProvenance(b.Context(), time.Now().Add(100*24*time.Hour), 1000)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func (b *bench) due() []string {
 
 func (b *bench) serial(project string) int64 {
 	b.Helper()
-	n, _, err := b.store.ListingSerial(b.Context(), project)
+	n, _, err := b.store.PyPI().ListingSerial(b.Context(), project)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func (b *bench) serial(project string) int64 {
 
 func (b *bench) position() int64 {
 	b.Helper()
-	n, _, err := b.store.Serial(b.Context())
+	n, _, err := b.store.PyPI().Serial(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -59,9 +59,10 @@ func gather(ctx context.Context, store *index.Store, files []index.File) ([]Even
 	var events []Event
 	pins := make(map[string][]index.Pin)
 	for _, f := range files {
-		if _, ok := pins[f.Project]; !ok {
+		project := index.Qualified(f.Index, f.Project)
+		if _, ok := pins[project]; !ok {
 			var err error
-			if pins[f.Project], err = store.Pins(ctx, f.Project); err != nil {
+			if pins[project], err = store.Pins(ctx, f.Index, f.Project); err != nil {
 				return nil, err
 			}
 		}
@@ -76,7 +77,7 @@ func gather(ctx context.Context, store *index.Store, files []index.File) ([]Even
 		}
 		issued := make(map[[32]byte]bool) // one certificate may be logged in several places
 		for _, b := range signatures {
-			more := signatureEvents(f, b, pins[f.Project])
+			more := signatureEvents(f, b, pins[project])
 			if s := b[0].Entry.Signer; s != nil {
 				if issued[s.Fingerprint] {
 					more = more[1:]
@@ -174,18 +175,20 @@ func signatureEvents(f index.File, bindings []index.Binding, pins []index.Pin) [
 // projectEvents are journal rows and alerts about the projects and versions of the
 // files.
 func projectEvents(ctx context.Context, store *index.Store, files []index.File) ([]Event, error) {
-	versions := make(map[string][]string)
+	type project struct{ index, name string }
+	versions := make(map[project][]string)
 	for _, f := range files {
-		versions[f.Project] = append(versions[f.Project], f.Version)
+		p := project{f.Index, f.Project}
+		versions[p] = append(versions[p], f.Version)
 	}
 	var out []Event
-	for project, selected := range versions {
-		rows, err := store.Journal(ctx, project)
+	for p, selected := range versions {
+		rows, err := store.Journal(ctx, p.index, p.name)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range rows {
-			e := Event{At: at(r.At), Clock: ClockPyPI, Kind: "journal", Text: "journal: " + r.Action, Project: project}
+			e := Event{At: at(r.At), Clock: ClockPyPI, Kind: "journal", Text: "journal: " + r.Action, Project: p.name}
 			if r.Version != nil {
 				if !slices.Contains(selected, *r.Version) {
 					continue
@@ -194,7 +197,7 @@ func projectEvents(ctx context.Context, store *index.Store, files []index.File) 
 			}
 			out = append(out, e)
 		}
-		alerts, err := store.Alerts(ctx, project)
+		alerts, err := store.Alerts(ctx, p.index, p.name)
 		if err != nil {
 			return nil, err
 		}

@@ -64,7 +64,7 @@ func Write(ctx context.Context, w io.Writer, store *index.Store, selector string
 	} else {
 		var pins []index.Pin
 		if len(files) > 0 {
-			if pins, err = store.Pins(ctx, files[0].Project); err != nil {
+			if pins, err = store.Pins(ctx, files[0].Index, files[0].Project); err != nil {
 				return findings, err
 			}
 		}
@@ -132,7 +132,7 @@ func readCoverage(ctx context.Context, store *index.Store, files []index.File) (
 	if len(logs) == 0 {
 		c.Not = append(c.Not, "any log: the monitor has not verified a head yet")
 	}
-	if serial, ok, err := store.Serial(ctx); err != nil {
+	if serial, ok, err := store.PyPI().Serial(ctx); err != nil {
 		return c, err
 	} else if ok {
 		c.PyPI = &serial

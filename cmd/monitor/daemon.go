@@ -157,6 +157,10 @@ func (d *daemon) wire() {
 }
 
 func (d *daemon) wireRest(ctx context.Context) error {
+	catalogue, err := d.store.Catalogue(ctx, index.PyPI, d.config.PyPI.URL)
+	if err != nil {
+		return err
+	}
 	metrics := pypi.NewMetrics(d.registry)
 	client, err := pypi.NewClient(pypi.Options{URL: d.config.PyPI.URL, UserAgent: userAgent, Rate: rate.Limit(d.config.PyPI.Rate), Metrics: metrics})
 	if err != nil {
@@ -168,7 +172,7 @@ func (d *daemon) wireRest(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: pypi: %w", errConfig, err)
 	}
-	d.watcher = &pypi.Watcher{Client: client, Store: d.store, Projects: projects, Interval: d.config.PyPI.Interval.Value(),
+	d.watcher = &pypi.Watcher{Client: client, Store: catalogue, Projects: projects, Interval: d.config.PyPI.Interval.Value(),
 		Log: d.log, Metrics: metrics, Changed: d.wakeAll}
 	for _, m := range d.config.Monitors {
 		p, err := newPeer(m, d.store, d.log, d.config.Interval.Value())

@@ -49,7 +49,7 @@ func (d *daemon) listen(ctx context.Context, g *errgroup.Group) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		if _, _, err := d.store.Serial(r.Context()); err != nil {
+		if _, _, err := d.store.PyPI().Serial(r.Context()); err != nil {
 			http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
 			return
 		}

@@ -218,7 +218,7 @@ func TestStaleReplica(t *testing.T) {
 					}
 				}
 				must(d.judge.Once(t.Context()))
-				if n := len(must(d.store.Alerts(t.Context(), ""))); n != step.want {
+				if n := len(must(d.store.Alerts(t.Context(), "", ""))); n != step.want {
 					t.Fatalf("step %d: %d alerts, want %d", i, n, step.want)
 				}
 			}

@@ -375,7 +375,7 @@ func TestServerThatNeverAnswers(t *testing.T) {
 	silent()
 	p.clock.Advance(11 * time.Minute)
 	silent("provenance-lost 1.1")
-	found := must(p.daemon.store.Alerts(t.Context(), "sampleproject"))
+	found := must(p.daemon.store.Alerts(t.Context(), "", "sampleproject"))
 	if len(found) != 1 || !strings.Contains(string(found[0].Body), "look-up on "+w.lab.Addresses().V1) {
 		t.Errorf("alerts: %s, want one that says what it lacks", found)
 	}

@@ -189,7 +189,7 @@ func TestRealAttestationsAreBound(t *testing.T) {
 			s := openIndex(t, r.trust)
 			f := r.file
 			f.ProvenanceURL = "" // no help from PyPI
-			fresh := must(s.SaveListing(t.Context(), index.Listing{Project: f.Project, Serial: 1, Files: []index.File{f}, Fetched: time.Now()}))
+			fresh := must(s.PyPI().SaveListing(t.Context(), index.Listing{Project: f.Project, Serial: 1, Files: []index.File{f}, Fetched: time.Now()}))
 			if err := s.CommitFound(t.Context(), r.proven, 0); err != nil {
 				t.Fatal(err)
 			}
@@ -221,9 +221,9 @@ func TestRealForeignSignature(t *testing.T) {
 	}
 	ci, person := found["153454663"], found["598461431"]
 	s := openIndex(t, ci.trust)
-	fresh := must(s.SaveListing(t.Context(), index.Listing{Project: ci.file.Project, Serial: 1, Files: []index.File{ci.file}, Fetched: time.Now()}))
+	fresh := must(s.PyPI().SaveListing(t.Context(), index.Listing{Project: ci.file.Project, Serial: 1, Files: []index.File{ci.file}, Fetched: time.Now()}))
 	o := must(pypi.ParseProvenance(ci.object))
-	if err := s.SaveProvenance(t.Context(), fresh[0].ID, index.Provenance{State: index.ProvenancePresent, Body: ci.object, Fetched: time.Now(), Leaves: o.Leaves()}); err != nil {
+	if err := s.PyPI().SaveProvenance(t.Context(), fresh[0].ID, index.Provenance{State: index.ProvenancePresent, Body: ci.object, Fetched: time.Now(), Leaves: o.Leaves()}); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range []record{person, ci} { // pins do not depend on which is found first

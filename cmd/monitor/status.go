@@ -186,7 +186,7 @@ func readStatus(ctx context.Context, path string) (report, error) {
 	if s.Shown.Waiting, s.Shown.Unsigned, err = store.ShownCount(ctx); err != nil {
 		return s, err
 	}
-	serial, ok, err := store.Serial(ctx)
+	serial, ok, err := store.PyPI().Serial(ctx)
 	if err != nil {
 		return s, err
 	}

@@ -140,7 +140,7 @@ func (d clocked) shardAlerts(t *testing.T) int {
 	}
 	must(d.judge.Once(t.Context()))
 	n := 0
-	for _, a := range must(d.store.Alerts(t.Context(), "")) {
+	for _, a := range must(d.store.Alerts(t.Context(), "", "")) {
 		if a.Rule == monitor.ClosedChanged {
 			n++
 		}

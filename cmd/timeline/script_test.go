@@ -78,12 +78,12 @@ func makeDatabase(t *testing.T) string {
 			listing.Files = append(listing.Files, index.File{Version: version, Name: x.file, SHA256: signed.SHA256, Uploaded: clock.Add(5 * time.Second), URL: "https://files.example/" + x.file})
 		}
 	}
-	_, err = s.SaveListing(t.Context(), listing)
+	_, err = s.PyPI().SaveListing(t.Context(), listing)
 	check(t, err)
 	for _, p := range proven {
 		check(t, s.CommitFound(t.Context(), p, 0))
 	}
-	check(t, s.SaveJournal(t.Context(), []index.JournalRow{{Serial: 9, Project: "sampleproject", Name: "sampleproject", At: clock, Action: "add Owner mallory"}}, 9))
+	check(t, s.PyPI().SaveJournal(t.Context(), []index.JournalRow{{Serial: 9, Project: "sampleproject", Name: "sampleproject", At: clock, Action: "add Owner mallory"}}, 9))
 	raise(t, s)
 	check(t, s.Close())
 	return path

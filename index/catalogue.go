@@ -1,0 +1,100 @@
+package index
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// PyPI is the name of the package index that is always there. Where a name says
+// which index something belongs to, "" is PyPI.
+const PyPI = "pypi"
+
+// A Catalogue is what one package index publishes: its journal, its projects, their
+// files and provenance. The same name in two catalogues is two projects.
+type Catalogue struct {
+	s    *Store
+	id   int64
+	name string // "" for PyPI
+}
+
+// PyPI returns PyPI's own catalogue.
+func (s *Store) PyPI() *Catalogue { return &Catalogue{s: s} }
+
+// Catalogue returns the catalogue of a package index, made if it is new. What is kept
+// goes by the name; the URL is where the index was last read.
+func (s *Store) Catalogue(ctx context.Context, name, url string) (*Catalogue, error) {
+	c := &Catalogue{s: s}
+	if name != "" && name != PyPI {
+		c.name = name
+	}
+	err := s.write(ctx, "keeping a package index", func(t *tx) error {
+		return t.get(`INSERT INTO indexes (name, url) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET url = excluded.url RETURNING id`,
+			[]any{orPyPI(c.name), url}, &c.id)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Name is the index's name, "" for PyPI.
+func (c *Catalogue) Name() string { return c.name }
+
+// Qualified names a project of an index, "" for PyPI, as people and policies write it:
+// sampleproject, testpypi/sampleproject. No name of a project holds a slash.
+func Qualified(index, project string) string {
+	if index == "" {
+		return project
+	}
+	return index + "/" + project
+}
+
+// orPyPI is the name under which an index is stored.
+func orPyPI(name string) string {
+	if name == "" {
+		return PyPI
+	}
+	return name
+}
+
+// indexName is, in SQL, the name of the index of projects p as File.Index has it.
+const indexName = `CASE p.index_id WHEN 0 THEN '' ELSE (SELECT i.name FROM indexes i WHERE i.id = p.index_id) END`
+
+// Setting returns a value kept for this index under a key, false if there is none.
+func (c *Catalogue) Setting(ctx context.Context, key string) (string, bool, error) {
+	return c.s.Setting(ctx, c.key(key))
+}
+
+// SetSetting keeps a value for this index under a key.
+func (c *Catalogue) SetSetting(ctx context.Context, key, value string) error {
+	return c.s.SetSetting(ctx, c.key(key), value)
+}
+
+func (c *Catalogue) key(key string) string {
+	return Qualified(c.name, key)
+}
+
+// project returns what is stored of a project, made if it is new.
+func (t *tx) project(index int64, name string, seen time.Time) (projectRow, error) {
+	var p projectRow
+	if name == "" {
+		return p, fmt.Errorf("a project without a name")
+	}
+	if _, err := t.exec(`INSERT OR IGNORE INTO projects (index_id, name, first_seen) VALUES (?, ?, ?)`, index, name, seen.UnixMicro()); err != nil {
+		return p, err
+	}
+	err := t.get(`SELECT id, serial, listed IS NOT NULL FROM projects WHERE index_id = ? AND name = ?`, []any{index, name}, &p.id, &p.serial, &p.listed)
+	return p, err
+}
+
+// index returns the number of an index by its name.
+func (t *tx) index(name string) (id int64, err error) {
+	if name == "" {
+		return 0, nil
+	}
+	if err := t.get(`SELECT id FROM indexes WHERE name = ?`, []any{name}, &id); err != nil {
+		return 0, fmt.Errorf("package index %q: %w", name, err)
+	}
+	return id, nil
+}
