@@ -84,6 +84,11 @@ func (s *Store) save(t *tx, w *sifting, log int64, head monitor.Head, proof []mo
 					return fmt.Errorf("leaf %d: %w", f.leaf.Index, err)
 				}
 			}
+			if f.setValid { // it may be trusted only now
+				if err := t.widen(id); err != nil {
+					return fmt.Errorf("leaf %d: %w", f.leaf.Index, err)
+				}
+			}
 		}
 	}
 	if err := t.saveMalformed(w.malformed, log, s.now().UnixMicro()); err != nil {
@@ -141,8 +146,8 @@ func (t *tx) signerID(s *Signer) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	err = t.get(`INSERT INTO signers (fingerprint, der, publisher_id, run, commit_id) VALUES (?, ?, ?, ?, ?) RETURNING id`,
-		[]any{s.Fingerprint[:], s.DER, publisher, s.field(ExtRunInvocationURI), s.field(ExtSourceRepositoryDigest)}, &id)
+	err = t.get(`INSERT INTO signers (fingerprint, der, publisher_id, run, commit_id, not_before) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
+		[]any{s.Fingerprint[:], s.DER, publisher, s.field(ExtRunInvocationURI), s.field(ExtSourceRepositoryDigest), s.NotBefore.UnixMicro()}, &id)
 	return id, err
 }
 
@@ -173,6 +178,9 @@ func (s *Store) bind(t *tx, entry EntryID, b proposal) error {
 	t.then(func() { s.metrics.bindings.WithLabelValues(string(b.evidence)).Inc() })
 	if b.evidence == BySubject {
 		return nil
+	}
+	if err := t.widen(entry); err != nil {
+		return err
 	}
 	// What was judged early is judged again, now with this.
 	if _, err := t.exec(`INSERT INTO unjudged (file_id, entry_id) VALUES (?, ?) ON CONFLICT (file_id, entry_id) DO UPDATE SET early = 0`, int64(b.file), int64(entry)); err != nil {

@@ -55,6 +55,9 @@ func (s *Store) Reexamine(ctx context.Context) error {
 				if _, err := t.exec(`UPDATE entries SET trust = '' WHERE id = ?`, d.id); err != nil {
 					return err
 				}
+				if err := t.widen(EntryID(d.id)); err != nil {
+					return err
+				}
 				if _, err := t.exec(`INSERT INTO unjudged (file_id, entry_id) SELECT DISTINCT file_id, entry_id FROM bindings WHERE entry_id = ?
 					ON CONFLICT (file_id, entry_id) DO UPDATE SET early = 0`, d.id); err != nil {
 					return err

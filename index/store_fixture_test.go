@@ -33,6 +33,11 @@ type signing struct {
 
 func newSigning(t testing.TB, repository string) signing {
 	t.Helper()
+	return newSigningAt(t, repository, storeEpoch)
+}
+
+func newSigningAt(t testing.TB, repository string, at time.Time) signing {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +47,7 @@ func newSigning(t testing.TB, repository string) signing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(mrand.Int64()), NotBefore: storeEpoch, NotAfter: storeEpoch.Add(10 * time.Minute), URIs: []*url.URL{san}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(mrand.Int64()), NotBefore: at, NotAfter: at.Add(10 * time.Minute), URIs: []*url.URL{san}}
 	for n, text := range map[int]string{
 		ExtIssuer: "https://token.actions.githubusercontent.com", ExtSourceRepositoryURI: repo, ExtSourceRepositoryID: "42",
 		ExtSourceRepositoryOwnerURI: "https://github.com/o", ExtSourceRepositoryOwnerID: "7", ExtBuildConfigURI: san.String(), ExtRunInvocationURI: repo + "/actions/runs/1/attempts/1",
