@@ -22,7 +22,7 @@ const (
 	insertSpans = `INSERT INTO project_publishers (project_id, publisher_id, signed_first, signed_last, seen_first, seen_last)
 		SELECT f.project_id, g.publisher_id, min(g.not_before), max(g.not_before), min(e.seen), max(e.seen)
 		FROM entries e JOIN bindings b ON b.entry_id = e.id JOIN files f ON f.id = b.file_id JOIN signers g ON g.id = e.signer_id
-		WHERE e.trust = '' AND g.not_before IS NOT NULL AND (b.evidence = 'provenance' OR b.evidence IN ('statement', 'artifact') AND b.signature = '')`
+		WHERE g.not_before IS NOT NULL AND ` + vouched
 	widenSpans = ` GROUP BY f.project_id, g.publisher_id ON CONFLICT (project_id, publisher_id) DO UPDATE SET
 		signed_first = min(signed_first, excluded.signed_first), signed_last = max(signed_last, excluded.signed_last),
 		seen_first = min(seen_first, excluded.seen_first), seen_last = max(seen_last, excluded.seen_last)`
