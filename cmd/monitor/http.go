@@ -13,6 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+
+	"sigtrail/api"
+	"sigtrail/index"
 )
 
 // newRegistry holds the process's own metrics and what was built.
@@ -31,12 +34,13 @@ func goVersion() string {
 	return "unknown"
 }
 
-// listen serves metrics and health until ctx ends:
+// listen serves metrics, health and answers until ctx ends:
 //
 //	/metrics  Prometheus
 //	/healthz  200 while the process works and its database answers
 //	/readyz   200 once the logs are known and being followed
 //	/heads    the latest verified head of every log, for others to compare
+//	/api/v1/  what is indexed (package api), by connections that cannot write
 func (d *daemon) listen(ctx context.Context, g *errgroup.Group) error {
 	if d.config.Listen == "" {
 		return nil
@@ -44,6 +48,10 @@ func (d *daemon) listen(ctx context.Context, g *errgroup.Group) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", d.config.Listen)
 	if err != nil {
 		return fmt.Errorf("listening for metrics: %w; choose another address with listen", err)
+	}
+	reading, err := index.OpenReadOnly(ctx, d.config.Database)
+	if err != nil {
+		return errors.Join(err, l.Close())
 	}
 	d.address.Store(l.Addr().String())
 	mux := http.NewServeMux()
@@ -63,6 +71,7 @@ func (d *daemon) listen(ctx context.Context, g *errgroup.Group) error {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /heads", d.serveHeads)
+	mux.Handle(api.Root, api.NewHandler(api.Reader{Store: reading, Now: d.now}, d.log))
 	s := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	d.log.InfoContext(ctx, "listening", "metrics", "http://"+l.Addr().String()+"/metrics")
 	g.Go(func() error {
@@ -78,7 +87,7 @@ func (d *daemon) listen(ctx context.Context, g *errgroup.Group) error {
 		if s.Shutdown(end) != nil {
 			_ = s.Close() // whoever is still asking is no reason to say that the stop failed
 		}
-		return nil
+		return reading.Close()
 	})
 	return nil
 }

@@ -85,6 +85,8 @@ Exit codes: 0 fine, 1 findings (--once), 2 usage, 3 could not (network, disk),
 		checkHeadCommand(&config, stdout, stderr),
 		demoCommand(stdout),
 		evidenceCommand(&config, stdout, stderr),
+		projectsCommand(&config, stdout),
+		publishersCommand(&config, stdout),
 		statusCommand(&config, stdout),
 		scanCommand(&config, stdout, stderr),
 	)

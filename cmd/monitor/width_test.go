@@ -6,6 +6,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"sigtrail/api"
+	"sigtrail/index"
 	"sigtrail/monitor"
 )
 
@@ -28,8 +30,19 @@ func TestWidth(t *testing.T) {
 		Signer: "github.com/pypa/sampleproject release.yml (env pypi)", Trust: evil}}}).write(&scan); err != nil {
 		t.Fatal(err)
 	}
+	var asked strings.Builder
+	words := strings.Repeat(evil+" ", 20)
+	moment := api.Time{At: at}
+	release := api.Release{Version: evil, States: []index.StandingWord{"none", "lost", "pending"}, Files: 9_999, Pending: 3, Refused: 1, Yanked: 2, Gone: 1, Compared: evil,
+		Publishers: []index.TrustedPublisher{{Kind: evil, Repository: evil, Workflow: evil}}}
+	project := api.Project{Index: "company", Name: strings.Repeat("long-", 15) + "name", Status: evil, Changed: &moment, Files: 999_999, Gone: 9, Releases: 99_999, Latest: &release, Unjudged: 9, Alerts: 99_999}
+	publisher := api.Publisher{ID: "p1", Publisher: index.Publisher{Issuer: evil, Repository: words, Environment: evil}, Entries: 1, Projects: 30, Names: []string{evil, evil}, Spans: []api.Span{{Clock: "log", Of: "entry"}}}
+	extent := api.Extent{Logs: []api.LogExtent{{Origin: origin, How: "read", From: &tail, To: &tail}}}
+	projectsText(api.Projects{Projects: []api.Project{project}, Next: "WzEsImEiXQ", Extent: extent}, screen{w: &asked})
+	projectText(api.ProjectDetail{Project: project, Releases: []api.Release{release}, Publishers: []api.Publisher{publisher}, Pins: []api.Pin{{State: "learned", How: words}}, Extent: extent,
+		Unbound: []api.Unbound{{Why: "leaf-wanted", File: evil, Where: evil, Error: words, Next: &moment}}, Roles: []api.JournalRow{{Action: words}}, Journal: []api.JournalRow{{Action: words, Version: evil}}}, screen{w: &asked})
 	writeContradiction(&list, evidenceLine{12345, monitor.ClosedChanged, origin, &tail, &tail, at, strings.Repeat(evil+" ", 20)})
-	for _, text := range []string{s.text(), scan.String(), list.String()} {
+	for _, text := range []string{s.text(), scan.String(), list.String(), asked.String()} {
 		for line := range strings.Lines(text) {
 			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 || strings.ContainsAny(line, "\x1b\u202e") {
 				t.Errorf("%d columns: %q", n, line)
