@@ -423,18 +423,6 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-func TestSimpleNamesEachVersionOnce(t *testing.T) {
-	l := startLab(t)
-	for _, f := range []string{"a-1.0.tar.gz", "a-1.0-py3-none-any.whl"} {
-		l.PyPI.Upload(Upload{Project: "a", Version: "1.0", Filename: f, SHA256: Digest(f)})
-	}
-	_, body := get(t, l.Addresses().PyPI+"/simple/a/")
-	var page struct{ Versions []string }
-	if err := json.Unmarshal(body, &page); err != nil || len(page.Versions) != 1 {
-		t.Errorf("versions %v, %v", page.Versions, err)
-	}
-}
-
 func TestLyingWhileReading(t *testing.T) {
 	l := startLab(t)
 	fill(t, l, 20)
