@@ -84,7 +84,7 @@ func (t *tx) project(index int64, name string, seen time.Time) (projectRow, erro
 	if _, err := t.exec(`INSERT OR IGNORE INTO projects (index_id, name, first_seen) VALUES (?, ?, ?)`, index, name, seen.UnixMicro()); err != nil {
 		return p, err
 	}
-	err := t.get(`SELECT id, serial, listed IS NOT NULL FROM projects WHERE index_id = ? AND name = ?`, []any{index, name}, &p.id, &p.serial, &p.listed)
+	err := t.get(`SELECT id, serial, status, listed IS NOT NULL FROM projects WHERE index_id = ? AND name = ?`, []any{index, name}, &p.id, &p.serial, &p.status, &p.listed)
 	return p, err
 }
 

@@ -4,9 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
-
-	"time"
 
 	"sigtrail/monitor"
 )
@@ -42,6 +39,7 @@ func (r *fileRow) value() (File, error) {
 type projectRow struct {
 	id     int64
 	serial int64
+	status string
 	listed bool
 }
 
@@ -58,76 +56,9 @@ func (c *Catalogue) ListingSerial(ctx context.Context, project string) (serial i
 	return serial, listed, nil
 }
 
-// SaveListing stores what the index lists of a project, and returns the files that are
-// new here. A listing older than the stored one (a stale cache) changes nothing.
-// Files that are missing are dated as gone, unless the project is quarantined:
-// then the index hides them all, and only the status says anything.
-func (c *Catalogue) SaveListing(ctx context.Context, l Listing) (fresh []File, err error) {
-	err = c.s.write(ctx, "storing the files of "+l.Project, func(t *tx) error {
-		fresh = nil
-		p, err := t.project(c.id, l.Project, l.Fetched)
-		if err != nil {
-			return err
-		}
-		if l.Serial != 0 && l.Serial < p.serial {
-			c.s.log.DebugContext(ctx, "ignoring a stale listing", "index", orPyPI(c.name), "project", l.Project, "serial", l.Serial, "stored", p.serial)
-			return nil
-		}
-		hidden := l.Status == "quarantined" && len(l.Files) == 0
-		if !hidden {
-			if fresh, err = c.saveFiles(t, p, l); err != nil {
-				return err
-			}
-		}
-		_, err = t.exec(`UPDATE projects SET serial = max(serial, ?), status = ?, listed = coalesce(listed, ?) WHERE id = ?`,
-			l.Serial, l.Status, sql.NullInt64{Int64: l.Fetched.UnixMicro(), Valid: !hidden}, p.id)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return fresh, nil
-}
-
 type fileKey struct {
 	name   string
 	sha256 [32]byte
-}
-
-// saveFiles brings the stored files of a project in line with a listing.
-func (c *Catalogue) saveFiles(t *tx, p projectRow, l Listing) (fresh []File, err error) {
-	stored, err := t.files(p.id)
-	if err != nil {
-		return nil, err
-	}
-	listed := make(map[fileKey]bool, len(l.Files))
-	for _, f := range l.Files {
-		key := fileKey{f.Name, f.SHA256}
-		if listed[key] {
-			continue
-		}
-		listed[key] = true
-		f.Index, f.Project = c.name, l.Project
-		if old, ok := stored[key]; ok {
-			if err := t.updateFile(old, f, l.Fetched); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		f.FirstSeen, f.FirstListing, f.Gone = l.Fetched, !p.listed, time.Time{}
-		if f.ID, err = c.s.addFile(t, p.id, f); err != nil {
-			return nil, fmt.Errorf("file %s: %w", f.Name, err)
-		}
-		fresh = append(fresh, f)
-	}
-	for key, old := range stored {
-		if !listed[key] && old.Gone.IsZero() {
-			if _, err := t.exec(`UPDATE files SET gone = ? WHERE id = ?`, l.Fetched.UnixMicro(), old.ID); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return fresh, nil
 }
 
 func (t *tx) files(project int64) (map[fileKey]File, error) {
@@ -142,38 +73,6 @@ func (t *tx) files(project int64) (map[fileKey]File, error) {
 		return err
 	})
 	return files, err
-}
-
-// updateFile writes what changed of a file that is stored already.
-func (t *tx) updateFile(old, f File, at time.Time) error {
-	if f.Uploaded.IsZero() {
-		f.Uploaded = old.Uploaded // once known, it stays known
-	}
-	same := old.Version == f.Version && old.Size == f.Size && old.Uploaded.UnixMicro() == f.Uploaded.UnixMicro() && old.URL == f.URL &&
-		old.ProvenanceURL == f.ProvenanceURL && equal(old.Yanked, f.Yanked) && old.Gone.IsZero()
-	if same {
-		return nil
-	}
-	if _, err := t.exec(`UPDATE files SET version = ?, size = ?, uploaded = ?, url = ?, provenance_url = ?, yanked = ?, gone = NULL WHERE id = ?`,
-		f.Version, f.Size, micros(f.Uploaded), f.URL, null(f.ProvenanceURL), f.Yanked, old.ID); err != nil {
-		return err
-	}
-	var err error
-	switch {
-	case old.ProvenanceURL == "" && f.ProvenanceURL != "":
-		_, err = t.exec(`UPDATE provenance SET state = 'pending', tries = 0, next = ?, error = '' WHERE file_id = ? AND state = 'absent'`, at.UnixMicro(), old.ID)
-	case old.ProvenanceURL != "" && f.ProvenanceURL == "":
-		// Nothing is left to ask. What was fetched before stays.
-		_, err = t.exec(`UPDATE provenance SET state = 'absent' WHERE file_id = ? AND state IN ('pending', 'refused')`, old.ID)
-	}
-	return err
-}
-
-func equal(a, b *string) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return *a == *b
 }
 
 // addFile stores a new file with everything that waits for it: its provenance,

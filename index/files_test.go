@@ -126,7 +126,7 @@ func TestProvenanceStates(t *testing.T) {
 	}
 	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Body: []byte("first"), Fetched: later}))
 	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenanceAbsent, Fetched: later}))
-	if n := countRows(t, s, `SELECT count(*) FROM provenance WHERE state = 'present' AND body = CAST('first' AS BLOB)`); n != 1 || due(later.Add(1000*time.Hour)) != 0 {
+	if n := countRows(t, s, `SELECT count(*) FROM provenance WHERE state = 'present' AND body = CAST('first' AS BLOB)`); n != 1 || due(later) != 0 || due(later.Add(provenanceMissing)) != 1 {
 		t.Error("the first answer does not stand")
 	}
 	if err := s.PyPI().SaveProvenance(t.Context(), 999, Provenance{State: ProvenanceAbsent, Fetched: later}); err == nil {

@@ -15,8 +15,12 @@ func (c *Catalogue) SaveJournal(ctx context.Context, rows []JournalRow, upTo int
 			if r.Version != nil {
 				version = sql.NullString{String: *r.Version, Valid: true}
 			}
-			if _, err := t.exec(`INSERT OR IGNORE INTO journal (index_id, serial, project, name, version, at, action) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-				c.id, r.Serial, r.Project, r.Name, version, r.At.UnixMicro(), r.Action); err != nil {
+			added, err := t.exec(`INSERT OR IGNORE INTO journal (index_id, serial, project, name, version, at, action) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+				c.id, r.Serial, r.Project, r.Name, version, r.At.UnixMicro(), r.Action)
+			if err == nil && added > 0 {
+				err = t.tell(c.id, r, c.s.now())
+			}
+			if err != nil {
 				return fmt.Errorf("line %d: %w", r.Serial, err)
 			}
 		}

@@ -11,66 +11,67 @@ import (
 	"sigtrail/monitor"
 )
 
+// never is when what is not to be asked again is due.
+const never = math.MaxInt64
+
 // PendingProvenance returns the index's files whose provenance is due to be fetched, the
-// longest due first.
-func (c *Catalogue) PendingProvenance(ctx context.Context, now time.Time, limit int) ([]File, error) {
-	var files []File
-	err := c.s.each(ctx, `SELECT `+fileColumns+` FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id
-		WHERE p.index_id = ? AND v.state IN ('pending', 'refused') AND v.next <= ? AND f.provenance_url IS NOT NULL ORDER BY v.next, v.file_id LIMIT ?`,
-		[]any{c.id, now.UnixMicro(), limit}, func(scan scan) error {
-			var r fileRow
-			if err := scan(r.dest()...); err != nil {
+// longest due first. An object that is there is due again when the listing has named
+// another address, and comes before those that are not.
+func (c *Catalogue) PendingProvenance(ctx context.Context, now time.Time, limit int) (files []File, err error) {
+	for _, due := range []string{dueAgain, `v.state IN ('pending', 'refused')`} {
+		// CROSS JOIN: in the order of the index on next, and no further than the limit.
+		err := c.s.each(ctx, `SELECT `+fileColumns+` FROM provenance v CROSS JOIN files f ON f.id = v.file_id CROSS JOIN projects p ON p.id = f.project_id
+			WHERE p.index_id = ? AND `+due+` AND v.next <= ? AND f.provenance_url IS NOT NULL ORDER BY v.next, v.file_id LIMIT ?`,
+			[]any{c.id, now.UnixMicro(), limit - len(files)}, func(scan scan) error {
+				var r fileRow
+				if err := scan(r.dest()...); err != nil {
+					return err
+				}
+				f, err := r.value()
+				files = append(files, f)
 				return err
-			}
-			f, err := r.value()
-			files = append(files, f)
-			return err
-		})
-	if err != nil {
-		return nil, c.s.fail("reading which provenance is due", err)
+			})
+		if err != nil {
+			return nil, c.s.fail("reading which provenance is due", err)
+		}
 	}
 	return files, nil
 }
+
+// dueAgain is the condition of the index provenance_again, with what never means in it.
+const dueAgain = `v.state IN ('present', 'unreadable') AND v.next < 9223372036854775807`
 
 // pendingRetry is when a provenance without an answer is asked for again where
 // the caller does not say.
 const pendingRetry = time.Hour
 
-// SaveProvenance stores the index's answer for one of its files. The first object that it gave
-// stands: later answers about the file leave it alone, because PyPI deletes
-// provenance together with the file. Entries stored already that the object names
-// are bound.
+// SaveProvenance stores the index's answer for one of its files, and what changes by it
+// as an event. The first object that it gave stands, because PyPI deletes provenance
+// together with the file: another one is kept beside it, and one that is no longer
+// found is withdrawn when it is missing for the second time, an hour later, of a file
+// that is still listed. Entries stored already that an object names are bound.
 func (c *Catalogue) SaveProvenance(ctx context.Context, id FileID, p Provenance) error {
 	return c.s.write(ctx, "storing a provenance", func(t *tx) error {
-		var state ProvenanceState
-		var name string
-		err := t.get(`SELECT v.state, f.filename FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id WHERE v.file_id = ? AND p.index_id = ?`, []any{int64(id), c.id}, &state, &name)
+		a := answer{t: t, id: id, p: p}
+		err := t.get(`SELECT f.project_id, p.serial, f.filename, coalesce(f.provenance_url, ''), f.gone IS NULL, v.state, v.body, v.fetched FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id WHERE v.file_id = ? AND p.index_id = ?`,
+			[]any{int64(id), c.id}, &a.project, &a.serial, &a.name, &a.url, &a.listed, &a.state, &a.first, &a.fetched)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("there is no file %d", id)
 		}
 		if err != nil {
 			return err
 		}
-		if state == ProvenancePresent {
-			return nil
+		if a.first != nil {
+			err = a.again()
+		} else {
+			err = a.save()
 		}
-		next := int64(math.MaxInt64) // not again
-		switch {
-		case !p.Retry.IsZero():
-			next = p.Retry.UnixMicro()
-		case p.State == ProvenancePending:
-			next = p.Fetched.Add(pendingRetry).UnixMicro()
-		}
-		if _, err := t.exec(`UPDATE provenance SET state = ?, body = coalesce(?, body), fetched = ?, tries = tries + 1, next = ?, error = ? WHERE file_id = ?`,
-			string(p.State), p.Body, micros(p.Fetched), next, p.Error, int64(id)); err != nil {
+		if err != nil || p.State != ProvenancePresent {
 			return err
-		}
-		if p.State != ProvenancePresent {
-			return nil
 		}
 		var heads []monitor.Shown
 		for _, note := range p.Heads {
-			heads = append(heads, monitor.Shown{Note: note, Source: "provenance of " + name, Seen: p.Fetched})
+			heads = append(heads, monitor.Shown{Note: note, Source: "provenance of " + a.name, Seen: p.Fetched})
 		}
 		if err := t.show(heads); err != nil {
 			return err

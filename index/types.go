@@ -118,6 +118,10 @@ type Listing struct {
 	Status  string // PEP 792; "": not given
 	Files   []File
 	Fetched time.Time
+
+	// Removed: the index has no such project any more, for certain: there are no Files
+	// and no Status. Serial is that of the journal row that says so, 0: there is no journal.
+	Removed bool
 }
 
 // ProvenanceState is what PyPI answers about a file's provenance.

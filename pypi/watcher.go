@@ -28,6 +28,10 @@ type Store interface {
 	// SaveListing stores a listing, or ignores one older than the stored one.
 	SaveListing(ctx context.Context, l index.Listing) (fresh []index.File, err error)
 
+	// SecondLook is when a listing is to be read again, whatever its tag, because
+	// what it said has to be seen twice; zero: it has not.
+	SecondLook(ctx context.Context, project string) (time.Time, error)
+
 	// PendingProvenance returns files whose provenance is due, and
 	// SaveProvenance an answer, after which the file is due at Retry or never.
 	PendingProvenance(ctx context.Context, now time.Time, limit int) ([]index.File, error)
@@ -83,6 +87,7 @@ type Watcher struct {
 	tags     map[string]string    // entity tags of the listings stored by this process
 	missing  map[string]time.Time // when the index last knew no such name
 	asked    map[string]time.Time // when a listing was last asked for
+	doubtful map[string]time.Time // when a listing has to be seen a second time
 }
 
 // Run makes one round after the other until ctx ends, which is no error. Rounds are
@@ -166,7 +171,7 @@ func (w *Watcher) prepare(ctx context.Context) error {
 	if w.progress == nil {
 		w.Log = cmp.Or(w.Log, slog.New(slog.DiscardHandler))
 		w.Interval = cmp.Or(w.Interval, time.Minute)
-		w.tags, w.missing, w.asked = map[string]string{}, map[string]time.Time{}, map[string]time.Time{}
+		w.tags, w.missing, w.asked, w.doubtful = map[string]string{}, map[string]time.Time{}, map[string]time.Time{}, map[string]time.Time{}
 		p, err := loadProgress(ctx, w.Store)
 		if err != nil {
 			return err
@@ -204,6 +209,7 @@ func (w *Watcher) watch(names []string) error {
 	for _, gone := range without(w.projects, projects) {
 		delete(w.tags, gone)
 		delete(w.missing, gone)
+		delete(w.doubtful, gone)
 		delete(w.asked, gone)
 	}
 	w.projects = projects
@@ -337,6 +343,9 @@ func (w *Watcher) listing(ctx context.Context, project string) error {
 	if !pending && time.Since(w.missing[project]) < missingFor {
 		due = false
 	}
+	if again, ok := w.doubtful[project]; ok && !time.Now().Before(again) {
+		due = true
+	}
 	if due {
 		w.asked[project] = time.Now()
 	}
@@ -402,10 +411,19 @@ func (w *Watcher) readOnce(ctx context.Context, project string) (serial int64, e
 	if err != nil {
 		return 0, err
 	}
+	again, err := w.Store.SecondLook(ctx, project)
+	if err != nil {
+		return 0, err
+	}
 	// Only now: with the tag of an answer that was not stored, it would be
 	// called unchanged and lost.
 	w.mu.Lock()
 	w.tags[project] = tag
+	delete(w.doubtful, project)
+	if !again.IsZero() {
+		w.doubtful[project] = again
+		delete(w.tags, project)
+	}
 	w.mu.Unlock()
 	w.Metrics.listed(len(fresh))
 	if len(fresh) > 0 {
@@ -427,7 +445,7 @@ func (w *Watcher) notFound(ctx context.Context, project string, notFound error) 
 	w.mu.Unlock()
 	switch {
 	case named.Removed:
-		if _, err := w.Store.SaveListing(ctx, index.Listing{Project: project, Serial: named.Serial, Fetched: now()}); err != nil {
+		if _, err := w.Store.SaveListing(ctx, index.Listing{Project: project, Serial: named.Serial, Removed: true, Fetched: now()}); err != nil {
 			return err
 		}
 		w.Log.WarnContext(ctx, "project was removed from PyPI", "project", project, "serial", named.Serial)
