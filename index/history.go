@@ -86,24 +86,31 @@ func (s *Store) Pins(ctx context.Context, index, project string) ([]Pin, error) 
 
 // Journal returns the journal rows of an index, "" for PyPI, about a project, oldest
 // first.
-func (s *Store) Journal(ctx context.Context, index, project string) ([]JournalRow, error) {
-	var rows []JournalRow
-	err := s.each(ctx, `SELECT j.serial, j.name, j.version, j.at, j.action FROM journal j JOIN indexes i ON i.id = j.index_id WHERE i.name = ? AND j.project = ? ORDER BY j.serial`, []any{orPyPI(index), project}, func(scan scan) error {
+func (s *Store) Journal(ctx context.Context, index, project string) (rows []JournalRow, err error) {
+	err = s.eachJournal(ctx, index, project, func(r JournalRow) error {
+		rows = append(rows, r)
+		return nil
+	})
+	return rows, err
+}
+
+// eachJournal reads by project (+j.index_id): by the primary key it would read all of an
+// index.
+func (s *Store) eachJournal(ctx context.Context, index, project string, each func(JournalRow) error) error {
+	err := s.each(ctx, `SELECT j.serial, j.name, j.version, j.at, j.action FROM journal j JOIN indexes i ON i.id = +j.index_id WHERE i.name = ? AND j.project = ? ORDER BY j.serial`, []any{orPyPI(index), project}, func(scan scan) error {
 		r := JournalRow{Project: project}
 		var version sql.NullString
 		var at sql.NullInt64
-		err := scan(&r.Serial, &r.Name, &version, &at, &r.Action)
-		if version.Valid {
-			r.Version = &version.String
+		if err := scan(&r.Serial, &r.Name, &version, &at, &r.Action); err != nil {
+			return err
 		}
-		r.At = timeOf(at)
-		rows = append(rows, r)
-		return err
+		r.Version, r.At = text(version), timeOf(at)
+		return each(r)
 	})
 	if err != nil {
-		return nil, s.fail("reading the journal", err)
+		return s.fail("reading the journal", err)
 	}
-	return rows, nil
+	return nil
 }
 
 // ProvenanceOf returns what PyPI answered about a file's provenance and when.
