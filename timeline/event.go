@@ -22,7 +22,9 @@ const (
 	ClockLog         = "log"         // v1 signed entry timestamp, verified
 	ClockPyPI        = "PyPI"        // nothing signs it
 	ClockOurs        = "sigtrail"    // when the monitor saw it
-	ClockNone        = "none"        // no clock: bounds only
+	// ClockSeen is our own clock at an answer of the package index. It happened before.
+	ClockSeen = "PyPI, seen by us"
+	ClockNone = "none" // no clock: bounds only
 )
 
 // An Event is one thing that happened, as JSON lines give it (sigtrail.event/1).
@@ -87,7 +89,12 @@ func gather(ctx context.Context, store *index.Store, files []index.File) ([]Even
 			events = append(events, more...)
 		}
 	}
-	more, err := projectEvents(ctx, store, files)
+	more, err := seenEvents(ctx, store, files)
+	if err != nil {
+		return nil, err
+	}
+	events = append(events, more...)
+	more, err = projectEvents(ctx, store, files)
 	return append(events, more...), err
 }
 
@@ -103,12 +110,11 @@ func fileEvents(f index.File, state index.ProvenanceState, fetched time.Time) []
 	if !f.Uploaded.IsZero() {
 		out = append(out, event(f.Uploaded, ClockPyPI, "uploaded", "uploaded "+provenance))
 	}
-	out = append(out, event(f.FirstSeen, ClockOurs, "first-seen", "first seen on PyPI, "+provenance))
-	if !fetched.IsZero() && state != index.ProvenanceAbsent {
-		out = append(out, event(fetched, ClockOurs, "provenance", "provenance: "+string(state)))
-	}
-	if !f.Gone.IsZero() {
-		out = append(out, event(f.Gone, ClockOurs, "gone", "no longer listed by PyPI"))
+	switch state {
+	case index.ProvenancePending, index.ProvenanceRefused, index.ProvenanceUnreadable:
+		if !fetched.IsZero() {
+			out = append(out, event(fetched, ClockOurs, "provenance", "provenance: "+string(state)))
+		}
 	}
 	return out
 }
@@ -243,7 +249,7 @@ func sortEvents(events []Event) {
 	}
 	raiseToIndexOrder(events)
 	slices.SortStableFunc(events, func(a, b Event) int {
-		return cmp.Or(a.order.Compare(b.order), cmp.Compare(rank(a.Kind), rank(b.Kind)), cmp.Compare(a.Log, b.Log), cmp.Compare(number(a.Index), number(b.Index)))
+		return cmp.Or(a.order.Compare(b.order), cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Log, b.Log), cmp.Compare(number(a.Index), number(b.Index)))
 	})
 }
 
@@ -271,8 +277,12 @@ func raiseToIndexOrder(events []Event) {
 }
 
 // rank orders what happened at the same moment as it must have happened.
-func rank(kind string) int {
-	return slices.Index([]string{"certificate-issued", "logged", "journal", "uploaded", "covered", "first-seen", "provenance", "gone", "alert"}, kind)
+func rank(e Event) int {
+	kind := e.Kind
+	if e.Clock == ClockSeen {
+		kind = "seen"
+	}
+	return slices.Index([]string{"certificate-issued", "logged", "journal", "uploaded", "covered", "seen", "provenance", "alert"}, kind)
 }
 
 func number(n *uint64) uint64 {

@@ -162,7 +162,11 @@ func (t *table) event(e Event, numbers map[string]int) {
 	if len(e.Evidence) > 0 && e.Kind == "logged" {
 		text += fmt.Sprintf(" [%s]", joinEvidence(e.Evidence))
 	}
-	t.wrapped(color, fmt.Sprintf("%-22s  %-11s  ", when, e.Clock), text)
+	clock := e.Clock
+	if clock == ClockSeen {
+		clock = "PyPI, seen" // by us: the column is narrow
+	}
+	t.wrapped(color, fmt.Sprintf("%-22s  %-11s  ", when, clock), text)
 	indent := strings.Repeat(" ", 40)
 	if e.Log != "" && e.Kind == "logged" {
 		t.line(dim, "%sin %s", indent, alerts.Escape(e.Log))

@@ -84,6 +84,11 @@ func makeDatabase(t *testing.T) string {
 		check(t, s.CommitFound(t.Context(), p, 0))
 	}
 	check(t, s.PyPI().SaveJournal(t.Context(), []index.JournalRow{{Serial: 9, Project: "sampleproject", Name: "sampleproject", At: clock, Action: "add Owner mallory"}}, 9))
+	reason, version := "broken\x1b[31m", "4.0.0"
+	listing.Files[0].Yanked, listing.Serial, listing.Fetched = &reason, 10, clock.Add(time.Minute)
+	_, err = s.PyPI().SaveListing(t.Context(), listing)
+	check(t, err)
+	check(t, s.PyPI().SaveJournal(t.Context(), []index.JournalRow{{Serial: 10, Project: "sampleproject", Name: "sampleproject", Version: &version, At: clock, Action: "yank release"}}, 10))
 	raise(t, s)
 	check(t, s.Close())
 	return path
