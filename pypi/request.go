@@ -100,7 +100,7 @@ func mayPass(err error) bool {
 		}
 	}
 	if s := (*StatusError)(nil); errors.As(err, &s) {
-		return s.Status == http.StatusTooManyRequests || s.Status == http.StatusRequestTimeout || s.Status >= 500
+		return s.Status == http.StatusTooManyRequests || s.Status == http.StatusRequestTimeout || s.Status >= 500 && s.Status != http.StatusNotImplemented
 	}
 	var u unreadable
 	return !errors.As(err, &u) // what is left broke on the way

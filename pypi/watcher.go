@@ -76,9 +76,10 @@ type Watcher struct {
 	Metrics  *Metrics      // nil: nothing is counted
 	Changed  func()        // called whenever something was stored; may be nil
 
-	projects []string // normalised
-	followed bool     // the journal has a starting point
-	down     bool     // the journal could not be read the last time
+	projects []string  // normalised
+	followed bool      // the journal has a starting point
+	down     bool      // the journal could not be read the last time
+	lacks    time.Time // when the index last said that it has no journal; zero: it may have one
 
 	mu       sync.Mutex // guards what follows, which the readers of listings share
 	next     []string   // what SetProjects was given; nil: nothing since the last round
@@ -101,7 +102,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return nil
 		}
 		pause := w.Interval
-		if w.down {
+		if w.down && w.lacks.IsZero() {
 			pause = min(w.Interval<<min(failures, 10), max(5*time.Minute, w.Interval))
 			failures++
 		} else {
@@ -110,10 +111,10 @@ func (w *Watcher) Run(ctx context.Context) error {
 		switch {
 		case err == nil && last != "":
 			last = ""
-			w.Log.InfoContext(ctx, "reading PyPI again", "index", w.Client.String())
+			w.Log.InfoContext(ctx, "reading the index again", "index", w.Client.String())
 		case err != nil && err.Error() != last:
 			last = err.Error()
-			w.Log.ErrorContext(ctx, "cannot read all of PyPI; will try again", "index", w.Client.String(), "error", err, "pause", pause)
+			w.Log.ErrorContext(ctx, "cannot read all of the index; will try again", "index", w.Client.String(), "error", err, "pause", pause)
 		}
 		select {
 		case <-ctx.Done():
@@ -158,6 +159,9 @@ func (w *Watcher) Once(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	w.journalState(ctx, journal)
+	if errors.Is(journal, errNoJournal) {
+		journal = nil
+	}
 	listings := w.listings(ctx)
 	provenance := w.provenance(ctx)
 	if ctx.Err() != nil {
@@ -218,10 +222,10 @@ func (w *Watcher) watch(names []string) error {
 
 func (w *Watcher) journalState(ctx context.Context, err error) {
 	switch down := err != nil; {
-	case down && !w.down:
-		w.Log.WarnContext(ctx, "journal of PyPI is unavailable; reading listings directly", "index", w.Client.String(), "error", err)
+	case down && !w.down && !errors.Is(err, errNoJournal):
+		w.Log.WarnContext(ctx, "journal is unavailable; reading listings directly", "index", w.Client.String(), "error", err)
 	case !down && w.down:
-		w.Log.InfoContext(ctx, "journal of PyPI is available again", "index", w.Client.String())
+		w.Log.InfoContext(ctx, "journal is available again", "index", w.Client.String())
 	}
 	w.down = err != nil
 }
@@ -239,10 +243,21 @@ func (w *Watcher) journal(ctx context.Context) error {
 		return err
 	}
 	w.followed = followed
+	if !followed && !w.lacks.IsZero() && time.Since(w.lacks) < journalAgain {
+		return errNoJournal
+	}
 	newest, err := w.Client.LastSerial(ctx)
+	if err != nil && !followed && lacksJournal(err) {
+		if w.lacks.IsZero() {
+			w.Log.InfoContext(ctx, "index has no journal; reading listings directly", "index", w.Client.String(), "answer", err)
+		}
+		w.lacks = time.Now()
+		return errNoJournal
+	}
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
+	w.lacks = time.Time{}
 	if !followed {
 		return w.follow(ctx, newest)
 	}
@@ -279,7 +294,7 @@ func (w *Watcher) follow(ctx context.Context, serial int64) error {
 	}
 	w.followed = true
 	w.Metrics.journal(serial, serial)
-	w.Log.InfoContext(ctx, "following the journal of PyPI", "index", w.Client.String(), "serial", serial, "projects", len(w.projects))
+	w.Log.InfoContext(ctx, "following the journal", "index", w.Client.String(), "serial", serial, "projects", len(w.projects))
 	return nil
 }
 
@@ -448,7 +463,7 @@ func (w *Watcher) notFound(ctx context.Context, project string, notFound error) 
 		if _, err := w.Store.SaveListing(ctx, index.Listing{Project: project, Serial: named.Serial, Removed: true, Fetched: now()}); err != nil {
 			return err
 		}
-		w.Log.WarnContext(ctx, "project was removed from PyPI", "project", project, "serial", named.Serial)
+		w.Log.WarnContext(ctx, "project was removed from the index", "project", project, "serial", named.Serial)
 		w.mu.Lock()
 		delete(w.tags, project)
 		w.progress.listed(project, w.followed)

@@ -315,6 +315,52 @@ func TestJournalIsDown(t *testing.T) {
 	}, "sample")
 }
 
+// An index without a journal is told once and no failure: its listings are read in
+// every round, and it is asked for a journal now and then.
+func TestNoJournal(t *testing.T) {
+	for name, status := range map[string]int{"not found": 404, "another method": 405, "not allowed": 403, "unknown": 501} {
+		t.Run(name, func(t *testing.T) { underFakeClock(t, func(b *bench) { withoutJournal(b, status) }, "sample") })
+	}
+}
+
+func withoutJournal(b *bench, status int) {
+	b.x.upload("sample", "sample-1.0.tar.gz", true)
+	b.x.status["changelog"] = status
+	ctx, stop := context.WithCancel(b.Context())
+	done := make(chan error)
+	go func() { done <- b.w.Run(ctx) }()
+	time.Sleep(30*time.Minute + time.Second)
+	synctest.Wait()
+	if n := b.x.count("changelog_last_serial"); n < 2 || n > 3 {
+		b.Errorf("asked for its journal %d times in half an hour", n)
+	}
+	if n := b.x.count("/simple/sample/"); n < 26 || n > 35 {
+		b.Errorf("listing read %d times in half an hour", n)
+	}
+	if b.files() != 1 || len(b.due()) != 0 {
+		b.Errorf("%v files, due %v", b.files(), b.due())
+	}
+	if n := strings.Count(b.log.String(), "has no journal"); n != 1 || strings.Contains(b.log.String(), "level=ERROR") || strings.Contains(b.log.String(), "level=WARN") {
+		b.Errorf("said %d times:\n%s", n, &b.log)
+	}
+	b.x.set(func() { clear(b.x.status) }) // it has one now
+	time.Sleep(16 * time.Minute)
+	synctest.Wait()
+	if b.position() != b.x.serial {
+		b.Errorf("position %d of %d", b.position(), b.x.serial)
+	}
+	b.x.set(func() { b.x.status["changelog"] = status }) // and has lost it, which is a failure
+	time.Sleep(2 * time.Minute)
+	synctest.Wait()
+	if !strings.Contains(b.log.String(), "journal is unavailable") {
+		b.Errorf("a journal that was followed is gone without a word:\n%s", &b.log)
+	}
+	stop()
+	if err := <-done; err != nil {
+		b.Errorf("end of the run: %v", err)
+	}
+}
+
 func TestJournalGoesBack(t *testing.T) {
 	underFakeClock(t, func(b *bench) {
 		b.x.upload("sample", "sample-1.0.tar.gz", false)
@@ -541,14 +587,14 @@ func TestRun(t *testing.T) {
 		if rounds < 10 || rounds > 20 {
 			b.Errorf("%d rounds in an hour without a network", rounds)
 		}
-		if n := strings.Count(b.log.String(), "cannot read all of PyPI"); n != 1 {
+		if n := strings.Count(b.log.String(), "cannot read all of the index"); n != 1 {
 			b.Errorf("said %d times:\n%s", n, b.log.String())
 		}
 		b.x.set(func() { clear(b.x.status) })
 		b.x.upload("sample", "sample-2.0.tar.gz", false)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		if n := strings.Count(b.log.String(), "reading PyPI again"); n != 1 || b.files() != 2 {
+		if n := strings.Count(b.log.String(), "reading the index again"); n != 1 || b.files() != 2 {
 			b.Errorf("said %d times, %v files", n, b.files())
 		}
 		stop()

@@ -50,6 +50,6 @@ ALTER TABLE alerts ADD COLUMN index_name TEXT NOT NULL DEFAULT ''; -- '': PyPI, 
 
 -- Migrations run without foreign keys being enforced (migrate.go). One row that
 -- points nowhere fails this one, and all of it is taken back.
-CREATE TABLE violations (n INTEGER NOT NULL CHECK (n = 0)) STRICT;
+CREATE TABLE violations (n INTEGER NOT NULL CONSTRAINT each_reference_leads_to_a_row CHECK (n = 0)) STRICT;
 INSERT INTO violations SELECT count(*) FROM pragma_foreign_key_check;
 DROP TABLE violations;
