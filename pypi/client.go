@@ -30,6 +30,8 @@ var (
 	errElsewhere = errors.New("redirected to another server")        // never followed
 	errKind      = errors.New("answer is not of the kind asked for") // an error page, a captive portal
 	errEncoding  = errors.New("answer in an encoding nobody asked for")
+
+	errCredentials = errors.New("credentials cannot be read") // ours: nothing was asked
 )
 
 // Options of a Client. The zero value of every field but URL means its default.
@@ -47,6 +49,10 @@ type Options struct {
 	// may be read from. Addresses of provenance come out of a listing, which
 	// must not be able to make this process call whatever it likes.
 	ProvenanceHosts []string
+
+	// Authorization returns the header of that name, asked for each request to
+	// the index itself; nil: none.
+	Authorization func() (string, error)
 
 	Metrics *Metrics     // nil: nothing is counted
 	Log     *slog.Logger // nil: discard

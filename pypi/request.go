@@ -94,7 +94,7 @@ func (e unreadable) Unwrap() error { return e.error }
 
 // mayPass reports whether the same request may succeed a little later.
 func mayPass(err error) bool {
-	for _, e := range []error{ErrNotFound, ErrRefused, ErrUnchanged, ErrTooLarge, errElsewhere, errKind, errEncoding} {
+	for _, e := range []error{ErrNotFound, ErrRefused, ErrUnchanged, ErrTooLarge, errElsewhere, errKind, errEncoding, errCredentials} {
 		if errors.Is(err, e) {
 			return false
 		}
@@ -127,6 +127,9 @@ func (c *Client) once(ctx context.Context, a ask) (err error) {
 		req.Header[k] = v
 	}
 	req.Header.Set("User-Agent", c.o.UserAgent)
+	if err := c.authorize(req); err != nil {
+		return err
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return withoutURL(err)
