@@ -38,6 +38,7 @@ type Alert struct {
 	Reason   string   `json:"reason"` // one sentence
 	Next     string   `json:"next"`   // what to do
 
+	Index   string `json:"index,omitempty"` // of packages, by its configured name; absent: PyPI
 	Project string `json:"project,omitempty"`
 	Version string `json:"version,omitempty"`
 	Files   []File `json:"files,omitempty"`
@@ -112,7 +113,7 @@ func (a Alert) stored() (index.Alert, error) {
 	if err != nil {
 		return index.Alert{}, fmt.Errorf("alert %s: %w", a.ID, err)
 	}
-	return index.Alert{ID: a.ID, Rule: a.Rule, Severity: string(a.Severity), Project: a.Project, Version: a.Version, Raised: a.Raised, Body: body}, nil
+	return index.Alert{ID: a.ID, Rule: a.Rule, Severity: string(a.Severity), Index: a.Index, Project: a.Project, Version: a.Version, Raised: a.Raised, Body: body}, nil
 }
 
 // link is a page or an address where the entry can be looked at. The public v1
@@ -161,6 +162,23 @@ func lacking(c index.Case) []string {
 	return texts
 }
 
+// shower is, for people, the index that shows a file.
+func shower(f *index.File) string {
+	if f.Index == "" {
+		return "PyPI"
+	}
+	return f.Index
+}
+
+// on makes a finding about a file the finding of the file's index: the same about two
+// indexes is two. PyPI's keep the ids that they have always had.
+func (a *Alert) on(f *index.File) {
+	if f == nil || f.Index == "" {
+		return
+	}
+	a.Index, a.ID, a.Title = f.Index, alertID("index", f.Index, a.ID), f.Index+": "+a.Title
+}
+
 func file(f *index.File) File { return File{f.Name, hex.EncodeToString(f.SHA256[:])} }
 
 func seen(s *index.Signer) *Seen {
@@ -193,5 +211,5 @@ func uploaded(f *index.File) []Time {
 	if f.Uploaded.IsZero() {
 		return nil
 	}
-	return []Time{{"uploaded", "PyPI", f.Uploaded.UTC()}}
+	return []Time{{"uploaded", shower(f), f.Uploaded.UTC()}}
 }

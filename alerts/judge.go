@@ -68,13 +68,14 @@ func (j *Judge) Once(ctx context.Context) (raised []index.Alert, err error) {
 func (j *Judge) decide(ctx context.Context, c index.Case) ([]index.Alert, error) {
 	f := Facts{Case: c, Now: j.Now().UTC()}
 	if c.File != nil {
-		f.Policy = j.Policy.project(c.File.Project)
+		f.Policy = j.Policy.project(index.Qualified(c.File.Index, c.File.Project))
 	}
 	v := index.Verdict{Pins: learn(f), Sinks: j.Sinks}
 	f.Pins = append(f.Pins[:len(f.Pins):len(f.Pins)], v.Pins...)
 	for _, r := range Rules {
 		for _, a := range r.Check(f) {
 			a.Schema, a.Rule, a.Severity, a.Next, a.Raised, a.Lacking = Schema, r.Name, r.Severity, r.Next, f.Now, lacking(c)
+			a.on(c.File)
 			s, err := a.stored()
 			if err != nil {
 				return nil, err
@@ -87,7 +88,7 @@ func (j *Judge) decide(ctx context.Context, c index.Case) ([]index.Alert, error)
 		return nil, fmt.Errorf("writing the verdict on %s: %w", subject(c), err)
 	}
 	for _, p := range v.Pins {
-		j.Log.InfoContext(ctx, "pin learned", "project", p.Project, "publisher", Escape(p.Publisher.String()), "how", Escape(p.How))
+		j.Log.InfoContext(ctx, "pin learned", "project", index.Qualified(p.Index, p.Project), "publisher", Escape(p.Publisher.String()), "how", Escape(p.How))
 	}
 	for _, a := range raised {
 		j.Metrics.findings.WithLabelValues(a.Rule, a.Severity).Inc()
@@ -101,7 +102,7 @@ func subject(c index.Case) string {
 	case c.Contradiction != nil:
 		return c.Contradiction.Kind + " of log " + c.Contradiction.Log.Origin
 	case c.File != nil:
-		return "file " + c.File.Name
+		return "file " + index.Qualified(c.File.Index, c.File.Name)
 	}
 	return "nothing"
 }

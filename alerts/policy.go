@@ -15,7 +15,7 @@ import (
 // A Policy says who may sign what: the operator's file. The zero Policy expects
 // nothing of anybody, and pins decide.
 type Policy struct {
-	Projects map[string]ProjectPolicy `yaml:"projects"` // by PEP 503 name
+	Projects map[string]ProjectPolicy `yaml:"projects"` // by PEP 503 name; on other indexes than PyPI by INDEX/NAME
 }
 
 // ProjectPolicy is what is expected of one project.
@@ -89,8 +89,8 @@ func (e Expected) String() string {
 	return s
 }
 
-// Covers reports whether the policy names publishers for a project, so that
-// nothing has to be learned about it first.
+// Covers reports whether the policy names publishers for a project, by its
+// index.Qualified name, so that nothing has to be learned about it first.
 func (p *Policy) Covers(project string) bool {
 	return len(p.project(project).Publishers) > 0
 }

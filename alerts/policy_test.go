@@ -91,6 +91,10 @@ func TestPolicyRefusals(t *testing.T) {
 		"the same project twice":     {"projects:\n  p: {}\n  p: {}\n", `3:3: mapping key "p" already defined`},
 		"two spellings":              {"projects:\n  a-b: {}\n  A.B: {}\n", `2:3: project "a-b" stands there twice`},
 		"no name":                    {"projects:\n  p: {}\n  \"a b\": {}\n", `3:3: "a b" is no name of a project`},
+		"an unknown index":           {"projects:\n  p: {}\n  other/p: {}\n", `3:3: "other/p": no index of the configuration is named "other"`},
+		"PyPI by its name":           {"projects:\n  pypi/p: {}\n", `2:3: "pypi/p": projects on PyPI itself are written without the index: p`},
+		"no name on an index":        {"projects:\n  \"testpypi/\": {}\n", `2:3: "testpypi/" is no name of a project`},
+		"a path for a name":          {"projects:\n  testpypi/a/b: {}\n", `2:3: "testpypi/a/b" is no name of a project`},
 		"attestations":               {"projects:\n  p:\n    attestations: always\n", `3:5: attestations is "always"; it must be required or optional`},
 		"no publishers":              {"projects:\n  p:\n    publishers: []\n", `3:5: publishers is empty`},
 		"an empty publisher":         {publisher(""), `4:9: a publisher needs`},
@@ -120,6 +124,17 @@ func TestPolicyRefusals(t *testing.T) {
 				t.Errorf("got  %s\nwant policy.yaml:%s", err, c.want)
 			}
 		})
+	}
+}
+
+// A project on another index has a policy of its own.
+func TestPolicyOfAnotherIndex(t *testing.T) {
+	p, err := parsePolicy("policy.yaml", []byte("projects:\n  TestPyPI: {attestations: optional}\n  testpypi/A.B:\n    publishers: [{repository: github.com/o/r}]\n"), "mirror", "testpypi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Covers("a-b") || !p.Covers(index.Qualified("testpypi", "a-b")) || p.project("testpypi").Attestations != AttestationsOptional {
+		t.Errorf("%+v", p)
 	}
 }
 

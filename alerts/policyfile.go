@@ -13,14 +13,16 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"sigtrail/index"
 )
 
 // maxPolicy bounds a policy file in bytes: some ten thousand projects.
 const maxPolicy = 4 << 20
 
-// LoadPolicy reads a policy file. Unknown keys and bad values are refused as
-// "FILE:LINE:COLUMN: what is wrong".
-func LoadPolicy(path string) (*Policy, error) {
+// LoadPolicy reads a policy file for PyPI and other indexes by their names. Unknown
+// keys, other indexes and bad values are refused as "FILE:LINE:COLUMN: what is wrong".
+func LoadPolicy(path string, indexes ...string) (*Policy, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the policy: %w", err)
@@ -33,10 +35,10 @@ func LoadPolicy(path string) (*Policy, error) {
 	if len(b) > maxPolicy {
 		return nil, fmt.Errorf("%s:1:1: the policy is larger than %d bytes", path, maxPolicy)
 	}
-	return parsePolicy(path, b)
+	return parsePolicy(path, b, indexes...)
 }
 
-func parsePolicy(path string, b []byte) (_ *Policy, err error) {
+func parsePolicy(path string, b []byte, indexes ...string) (_ *Policy, err error) {
 	// Some malformed files make the YAML library panic (seen by fuzzing).
 	defer func() {
 		if r := recover(); r != nil {
@@ -58,7 +60,7 @@ func parsePolicy(path string, b []byte) (_ *Policy, err error) {
 	if err := yaml.NodeToValue(body, p, yaml.Strict()); err != nil {
 		return nil, located(path, err)
 	}
-	if problem, at := p.complete(); problem != "" {
+	if problem, at := p.complete(indexes); problem != "" {
 		return nil, refused(path, find(body, at...), problem)
 	}
 	return p, nil
@@ -121,7 +123,7 @@ func start(n ast.Node) *token.Token {
 
 // complete normalises what was read, fills in what follows from the rest, and
 // returns the first value that cannot be meant with the way to it.
-func (p *Policy) complete() (problem string, at []any) {
+func (p *Policy) complete(indexes []string) (problem string, at []any) {
 	names := make([]string, 0, len(p.Projects))
 	for name := range p.Projects {
 		names = append(names, name)
@@ -130,9 +132,10 @@ func (p *Policy) complete() (problem string, at []any) {
 	projects := make(map[string]ProjectPolicy, len(names))
 	for _, name := range names {
 		at := []any{"projects", name}
-		project, canonical := p.Projects[name], normalize(name)
-		if canonical == "" {
-			return fmt.Sprintf("%q is no name of a project", name), at
+		project := p.Projects[name]
+		canonical, problem := canonicalName(name, indexes)
+		if problem != "" {
+			return problem, at
 		}
 		if _, twice := projects[canonical]; twice {
 			return fmt.Sprintf("project %q stands there twice, in two spellings", canonical), at
@@ -223,6 +226,23 @@ func hasPrefixFold(s, prefix string) bool {
 }
 
 func digits(s string) bool { return strings.Trim(s, "0123456789") == "" }
+
+// canonicalName is what a project is judged by: NAME on PyPI, INDEX/NAME elsewhere.
+func canonicalName(text string, indexes []string) (canonical, problem string) {
+	on, name, qualified := strings.Cut(text, "/")
+	if !qualified {
+		on, name = "", text
+	}
+	switch canonical = normalize(name); {
+	case canonical == "":
+		return "", fmt.Sprintf("%q is no name of a project", text)
+	case on == index.PyPI:
+		return "", fmt.Sprintf("%q: projects on PyPI itself are written without the index: %s", text, canonical)
+	case qualified && !slices.Contains(indexes, on):
+		return "", fmt.Sprintf("%q: no index of the configuration is named %q", text, on)
+	}
+	return index.Qualified(on, canonical), ""
+}
 
 // normalize is the PEP 503 form of a name, "" for what PyPI takes for no name.
 func normalize(name string) string {

@@ -26,12 +26,17 @@ func checkUnexpectedSigner(f Facts) []Alert {
 	if known || len(expected) == 0 && !rejected {
 		return nil // expected; or no baseline to hold it against
 	}
+	if len(f.Shown) > 0 && !named(f.Case) && !rejected {
+		// The same bytes published on another index, say on TestPyPI first. Who
+		// signs there is judged there.
+		return nil
+	}
 	why := fmt.Sprintf("is not among the publishers expected for %s", f.File.Project)
 	if rejected {
 		why = fmt.Sprintf("a person has rejected for %s", f.File.Project)
 	}
 	if named(f.Case) {
-		why += "; PyPI shows it as the file's attestation"
+		why += "; " + shower(f.File) + " shows it as the file's attestation"
 	}
 	return []Alert{{
 		ID:      alertID("unexpected-signer", f.File.Project, f.File.Version, p.Key()),
@@ -92,6 +97,6 @@ func learn(f Facts) []index.Pin {
 			return nil // a person has decided about this project
 		}
 	}
-	return []index.Pin{{Project: f.File.Project, Publisher: p, State: index.PinLearned,
-		How: "first attested history: " + f.File.Name + ", PyPI provenance", Made: f.Now}}
+	return []index.Pin{{Index: f.File.Index, Project: f.File.Project, Publisher: p, State: index.PinLearned,
+		How: "first attested history: " + f.File.Name + ", " + shower(f.File) + " provenance", Made: f.Now}}
 }

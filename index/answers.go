@@ -67,11 +67,12 @@ type AskedIdentity struct {
 	Error       string
 }
 
-// IdentitiesOf says which names a project's entries were looked up by.
-func (s *Store) IdentitiesOf(ctx context.Context, project string) ([]AskedIdentity, error) {
+// IdentitiesOf says which names the entries of a project of an index, "" for PyPI,
+// were looked up by.
+func (s *Store) IdentitiesOf(ctx context.Context, index, project string) ([]AskedIdentity, error) {
 	var out []AskedIdentity
-	err := s.each(ctx, `SELECT k.server, k.identity, k.first, k.asked, k.times, k.found, k.unread, k.error FROM identity_lookups k JOIN projects p ON p.id = k.project_id
-		WHERE p.name = ? ORDER BY k.server, k.asked DESC, k.identity`, []any{project}, func(scan scan) error {
+	err := s.each(ctx, `SELECT k.server, k.identity, k.first, k.asked, k.times, k.found, k.unread, k.error FROM identity_lookups k JOIN projects p ON p.id = k.project_id JOIN indexes i ON i.id = p.index_id
+		WHERE i.name = ? AND p.name = ? ORDER BY k.server, k.asked DESC, k.identity`, []any{orPyPI(index), project}, func(scan scan) error {
 		var a AskedIdentity
 		var first, last sql.NullInt64
 		err := scan(&a.Server, &a.Identity, &first, &last, &a.Times, &a.Found, &a.Unread, &a.Error)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"sigtrail/monitor"
 )
@@ -30,7 +31,8 @@ const patience = 10
 // first: contradictions of logs at once; entries bound to a file, and files as
 // such, when their project has been listed and is settled (each file's provenance
 // is known and each look-up has had one answer) or ready says that it need not be,
-// because the expected publishers do not have to be learned from it. A server that
+// because the expected publishers do not have to be learned from it; it is asked about
+// Qualified names. A server that
 // gives no answer is waited for no longer than lookupPatience: then the case says
 // what it lacks, and entries are handed out again when the answers are there. Inside a
 // project, entries that its own provenance names come first: pins are learned from
@@ -51,7 +53,7 @@ func (s *Store) Cases(ctx context.Context, ready func(project string) bool, limi
 			break
 		}
 		var lacking []Unanswered
-		if ready == nil || !ready(p.name) {
+		if ready == nil || !ready(Qualified(p.index, p.name)) {
 			settled, lacks, err := s.settled(ctx, p.id)
 			if err != nil {
 				return nil, s.fail("reading whether a project is settled", err)
@@ -63,7 +65,7 @@ func (s *Store) Cases(ctx context.Context, ready func(project string) bool, limi
 		}
 		more, err := s.projectCases(ctx, p, lacking, limit-len(cases))
 		if err != nil {
-			return nil, s.fail("reading cases of "+p.name, err)
+			return nil, s.fail("reading cases of "+Qualified(p.index, p.name), err)
 		}
 		cases = append(cases, more...)
 	}
@@ -164,19 +166,33 @@ func (s *Store) projectCases(ctx context.Context, p projectID, lacking []Unanswe
 				return nil, err
 			}
 			c.id.bindings = len(c.Bindings)
+			if c.Shown, err = s.shownElsewhere(ctx, c.File, pr.entry); err != nil {
+				return nil, err
+			}
 		}
 		cases = append(cases, c)
 	}
 	return cases, nil
 }
 
+// How long after it was seen an entry that its own index does not show waits for other
+// indexes to show it: a release that goes to two of them is signed and uploaded twice,
+// and the log is often read first.
+const (
+	elsewhereGrace = 10 * time.Minute // where another index has a project of the name
+	elsewhereWait  = time.Hour        // where another has the file, and its provenance is still to be had
+)
+
 // pairs returns one kind at a time: first the entries that provenance names. Early
 // are those that have been judged so only when they can be judged for good.
 func (s *Store) pairs(ctx context.Context, project int64, pinned, early bool, limit int) ([]pair, error) {
 	var pairs []pair
 	err := s.each(ctx, `SELECT u.file_id, u.entry_id, EXISTS (SELECT 1 FROM bindings b WHERE b.file_id = u.file_id AND b.entry_id = u.entry_id AND b.evidence = 'provenance') AS named
-		FROM unjudged u JOIN files f ON f.id = u.file_id WHERE f.project_id = ? AND NOT (u.early = 1 AND ?)
-		ORDER BY named DESC, coalesce(f.uploaded, f.first_seen), u.file_id, u.entry_id LIMIT ?`, []any{project, early, limit}, func(scan scan) error {
+		FROM unjudged u JOIN files f ON f.id = u.file_id JOIN entries e ON e.id = u.entry_id WHERE f.project_id = ? AND NOT (u.early = 1 AND ?)
+			AND (named OR NOT (e.seen > ? AND EXISTS (SELECT 1 FROM projects p JOIN projects o ON o.name = p.name AND o.id <> p.id WHERE p.id = f.project_id)
+				OR e.seen > ? AND EXISTS (SELECT 1 FROM files g JOIN provenance v ON v.file_id = g.id
+					WHERE g.sha256 = f.sha256 AND g.filename = f.filename AND g.project_id <> f.project_id AND v.state = 'pending')))
+		ORDER BY named DESC, coalesce(f.uploaded, f.first_seen), u.file_id, u.entry_id LIMIT ?`, []any{project, early, s.now().Add(-elsewhereGrace).UnixMicro(), s.now().Add(-elsewhereWait).UnixMicro(), limit}, func(scan scan) error {
 		var p pair
 		err := scan(&p.file, &p.entry, &p.named)
 		pairs = append(pairs, p)

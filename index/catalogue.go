@@ -2,6 +2,8 @@ package index
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -22,13 +24,20 @@ type Catalogue struct {
 func (s *Store) PyPI() *Catalogue { return &Catalogue{s: s} }
 
 // Catalogue returns the catalogue of a package index, made if it is new. What is kept
-// goes by the name; the URL is where the index was last read.
+// goes by the name; the URL, without secrets, is where the index was last read.
 func (s *Store) Catalogue(ctx context.Context, name, url string) (*Catalogue, error) {
 	c := &Catalogue{s: s}
 	if name != "" && name != PyPI {
 		c.name = name
 	}
-	err := s.write(ctx, "keeping a package index", func(t *tx) error {
+	err := s.db.QueryRowContext(ctx, `SELECT id FROM indexes WHERE name = ? AND url = ?`, orPyPI(c.name), url).Scan(&c.id)
+	if err == nil {
+		return c, nil
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return nil, s.fail("reading a package index", err)
+	}
+	err = s.write(ctx, "keeping a package index", func(t *tx) error {
 		return t.get(`INSERT INTO indexes (name, url) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET url = excluded.url RETURNING id`,
 			[]any{orPyPI(c.name), url}, &c.id)
 	})
@@ -36,6 +45,52 @@ func (s *Store) Catalogue(ctx context.Context, name, url string) (*Catalogue, er
 		return nil, err
 	}
 	return c, nil
+}
+
+// IndexesOf lists the names of the indexes, "" for PyPI, that know a project.
+func (s *Store) IndexesOf(ctx context.Context, project string) ([]string, error) {
+	var names []string
+	err := s.each(ctx, `SELECT `+indexName+` FROM projects p WHERE p.name = ? ORDER BY p.index_id`, []any{project}, func(scan scan) error {
+		var name string
+		err := scan(&name)
+		names = append(names, name)
+		return err
+	})
+	if err != nil {
+		return nil, s.fail("reading which indexes know a project", err)
+	}
+	return names, nil
+}
+
+// An OtherIndex is a package index beside PyPI, whether or not it is still configured.
+type OtherIndex struct {
+	Name     string
+	URL      string // last read at, without secrets
+	Serial   *int64 // up to which its journal has been read; nil: never, it may have none
+	Projects int
+	Files    int // ever listed
+}
+
+// OtherIndexes lists the package indexes beside PyPI by their names.
+func (s *Store) OtherIndexes(ctx context.Context) ([]OtherIndex, error) {
+	var out []OtherIndex
+	err := s.each(ctx, `SELECT i.name, i.url, i.serial,
+			(SELECT count(*) FROM projects p WHERE p.index_id = i.id),
+			(SELECT count(*) FROM projects p JOIN files f ON f.project_id = p.id WHERE p.index_id = i.id)
+		FROM indexes i WHERE i.id <> 0 ORDER BY i.name`, nil, func(scan scan) error {
+		var x OtherIndex
+		var serial sql.NullInt64
+		err := scan(&x.Name, &x.URL, &serial, &x.Projects, &x.Files)
+		if serial.Valid {
+			x.Serial = &serial.Int64
+		}
+		out = append(out, x)
+		return err
+	})
+	if err != nil {
+		return nil, s.fail("reading the package indexes", err)
+	}
+	return out, nil
 }
 
 // Name is the index's name, "" for PyPI.
@@ -79,7 +134,7 @@ func (c *Catalogue) key(key string) string {
 func (t *tx) project(index int64, name string, seen time.Time) (projectRow, error) {
 	var p projectRow
 	if name == "" {
-		return p, fmt.Errorf("a project without a name")
+		return p, errors.New("a project without a name")
 	}
 	if _, err := t.exec(`INSERT OR IGNORE INTO projects (index_id, name, first_seen) VALUES (?, ?, ?)`, index, name, seen.UnixMicro()); err != nil {
 		return p, err

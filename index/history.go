@@ -11,22 +11,24 @@ import (
 // Selection says which files are asked for. Just one way of naming them is set.
 type Selection struct {
 	Project  string // PEP 503
+	Index    string // of the project; "": PyPI
 	Filename string
 	SHA256   []byte
 }
 
-// Files returns the selected files, by upload time.
+// Files returns the selected files, by upload time. A file name and a digest select on
+// every index.
 func (s *Store) Files(ctx context.Context, by Selection) ([]File, error) {
-	where, arg := `p.name = ?`, any(by.Project)
+	where, args := `p.name = ? AND p.index_id = (SELECT id FROM indexes WHERE name = ?)`, []any{by.Project, orPyPI(by.Index)}
 	switch {
 	case by.Filename != "":
-		where, arg = `f.filename = ?`, by.Filename
+		where, args = `f.filename = ?`, []any{by.Filename}
 	case by.SHA256 != nil:
-		where, arg = `f.sha256 = ?`, by.SHA256
+		where, args = `f.sha256 = ?`, []any{by.SHA256}
 	}
 	var files []File
 	err := s.each(ctx, `SELECT `+fileColumns+` FROM files f JOIN projects p ON p.id = f.project_id WHERE `+where+`
-		ORDER BY coalesce(f.uploaded, f.first_seen), f.id`, []any{arg}, func(scan scan) error {
+		ORDER BY coalesce(f.uploaded, f.first_seen), f.id`, args, func(scan scan) error {
 		var r fileRow
 		if err := scan(r.dest()...); err != nil {
 			return err

@@ -138,7 +138,7 @@ func TestIdentitiesAreAskedOnce(t *testing.T) {
 	answerIdentity(t, s, sanOf("o/r"), IdentityAnswer{At: now, Found: 7, Next: func(n int) time.Time { return now.Add(time.Duration(n+1) * time.Hour) }})
 	expect()
 	for _, project := range []string{"p", "q"} {
-		got, err := s.IdentitiesOf(t.Context(), project)
+		got, err := s.IdentitiesOf(t.Context(), "", project)
 		ok(t, err)
 		if diff := cmp.Diff([]AskedIdentity{{Server: "a", Identity: sanOf("o/r"), First: now, Last: now, Times: 1, Found: 7}}, got); diff != "" {
 			t.Errorf("%s: %s", project, diff)
@@ -178,7 +178,7 @@ func TestIdentitiesAreAskedOnce(t *testing.T) {
 	expect()
 	now = now.Add(time.Minute)
 	expect(sanOf("o/r"))
-	got, err := s.IdentitiesOf(t.Context(), "p")
+	got, err := s.IdentitiesOf(t.Context(), "", "p")
 	ok(t, err)
 	if got[0].Times != 4 || got[0].Error != "down" || !got[0].Last.Equal(now.Add(-time.Minute)) {
 		t.Errorf("after a failure: %+v", got[0])

@@ -205,6 +205,7 @@ type Case struct {
 	Pins     []Pin
 	Releases []Release    // of the project, oldest first, File's own included
 	Lacking  []Unanswered // v1 servers that files of the project could not be looked up on
+	Shown    []string     // other indexes that show an entry by the same publisher as attestation of the very same file; "": PyPI
 
 	id caseID
 }

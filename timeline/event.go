@@ -23,8 +23,10 @@ const (
 	ClockPyPI        = "PyPI"        // nothing signs it
 	ClockOurs        = "sigtrail"    // when the monitor saw it
 	// ClockSeen is our own clock at an answer of the package index. It happened before.
-	ClockSeen = "PyPI, seen by us"
+	ClockSeen = ClockPyPI + seenByUs
 	ClockNone = "none" // no clock: bounds only
+
+	seenByUs = ", seen by us"
 )
 
 // An Event is one thing that happened, as JSON lines give it (sigtrail.event/1).
@@ -36,6 +38,8 @@ type Event struct {
 	Clock  string     `json:"clock"`
 	Kind   string     `json:"kind"`
 	Text   string     `json:"text"`
+
+	PackageIndex string `json:"package_index,omitempty"` // by its configured name; absent: PyPI
 
 	Project string `json:"project,omitempty"`
 	Version string `json:"version,omitempty"`
@@ -61,6 +65,7 @@ func gather(ctx context.Context, store *index.Store, files []index.File) ([]Even
 	var events []Event
 	pins := make(map[string][]index.Pin)
 	for _, f := range files {
+		from := len(events)
 		project := index.Qualified(f.Index, f.Project)
 		if _, ok := pins[project]; !ok {
 			var err error
@@ -88,6 +93,7 @@ func gather(ctx context.Context, store *index.Store, files []index.File) ([]Even
 			}
 			events = append(events, more...)
 		}
+		on(f.Index, events[from:])
 	}
 	more, err := seenEvents(ctx, store, files)
 	if err != nil {
@@ -96,6 +102,21 @@ func gather(ctx context.Context, store *index.Store, files []index.File) ([]Even
 	events = append(events, more...)
 	more, err = projectEvents(ctx, store, files)
 	return append(events, more...), err
+}
+
+// on says which package index events are of. Its own times have its own clock.
+func on(name string, events []Event) {
+	for i := range events {
+		e := &events[i]
+		e.PackageIndex = name
+		switch {
+		case name == "":
+		case e.Clock == ClockPyPI:
+			e.Clock = name
+		case e.Clock == ClockSeen:
+			e.Clock = name + seenByUs
+		}
+	}
 }
 
 func fileEvents(f index.File, state index.ProvenanceState, fetched time.Time) []Event {
@@ -189,6 +210,7 @@ func projectEvents(ctx context.Context, store *index.Store, files []index.File) 
 	}
 	var out []Event
 	for p, selected := range versions {
+		from := len(out)
 		rows, err := store.Journal(ctx, p.index, p.name)
 		if err != nil {
 			return nil, err
@@ -212,6 +234,7 @@ func projectEvents(ctx context.Context, store *index.Store, files []index.File) 
 				out = append(out, alertEvent(a))
 			}
 		}
+		on(p.index, out[from:])
 	}
 	return out, nil
 }
@@ -279,7 +302,7 @@ func raiseToIndexOrder(events []Event) {
 // rank orders what happened at the same moment as it must have happened.
 func rank(e Event) int {
 	kind := e.Kind
-	if e.Clock == ClockSeen {
+	if strings.HasSuffix(e.Clock, seenByUs) {
 		kind = "seen"
 	}
 	return slices.Index([]string{"certificate-issued", "logged", "journal", "uploaded", "covered", "seen", "provenance", "alert"}, kind)

@@ -31,7 +31,8 @@ type LookupCoverage struct {
 // or only a weak one.
 func (c *Coverage) lookups(ctx context.Context, store *index.Store, files []index.File) error {
 	unanswered, empty := 0, 0
-	var projects []string
+	type project struct{ index, name string }
+	var projects []project
 	for _, f := range files {
 		all, err := store.LookupsOf(ctx, f.ID)
 		if err != nil {
@@ -47,17 +48,17 @@ func (c *Coverage) lookups(ctx context.Context, store *index.Store, files []inde
 				c.asked(a.Server, k)
 			}
 		}
-		if !slices.Contains(projects, f.Project) {
-			projects = append(projects, f.Project)
+		if p := (project{f.Index, f.Project}); !slices.Contains(projects, p) {
+			projects = append(projects, p)
 		}
 	}
 	for _, p := range projects {
-		identities, err := store.IdentitiesOf(ctx, p)
+		identities, err := store.IdentitiesOf(ctx, p.index, p.name)
 		if err != nil {
 			return err
 		}
 		for _, i := range identities {
-			c.Lookups = append(c.Lookups, LookupCoverage{Server: i.Server, By: "identity", Identity: i.Identity, Project: p,
+			c.Lookups = append(c.Lookups, LookupCoverage{Server: i.Server, By: "identity", Identity: i.Identity, Project: index.Qualified(p.index, p.name),
 				Times: i.Times, First: given(i.First), Last: given(i.Last), Found: i.Found, Unread: i.Unread, Error: i.Error})
 		}
 	}

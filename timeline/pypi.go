@@ -33,6 +33,7 @@ func seenEvents(ctx context.Context, store *index.Store, files []index.File) ([]
 			}
 			return slices.ContainsFunc(of, func(v string) bool { return sameVersion(v, e.Version) })
 		}
+		from := len(out)
 		q := index.EventQuery{Index: p.index, Project: p.name, Limit: eventPage}
 		for read := eventPage; read == eventPage; {
 			read = 0
@@ -47,6 +48,7 @@ func seenEvents(ctx context.Context, store *index.Store, files []index.File) ([]
 				return nil, err
 			}
 		}
+		on(p.index, out[from:])
 	}
 	return out, nil
 }

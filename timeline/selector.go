@@ -1,6 +1,7 @@
 package timeline
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -13,7 +14,8 @@ import (
 )
 
 // A Selector is what a responder has in hand: "sampleproject",
-// "sampleproject==4.0.0", a file name, or the SHA-256 of a file.
+// "sampleproject==4.0.0", the same on another index, "testpypi/sampleproject", a file
+// name, or the SHA-256 of a file.
 type Selector struct {
 	Text    string
 	by      index.Selection
@@ -23,6 +25,12 @@ type Selector struct {
 // ParseSelector reads a selector.
 func ParseSelector(text string) (Selector, error) {
 	s := Selector{Text: text}
+	if on, rest, ok := strings.Cut(text, "/"); ok && on != "" && !isFilename(rest) && !isSHA256(rest) {
+		text = rest
+		if on != index.PyPI {
+			s.by.Index = on
+		}
+	}
 	switch {
 	case text == "" || len(text) > 512 || strings.ContainsAny(text, " \t\n/"):
 		return s, fmt.Errorf("selector %.60q: give a project, project==version, a file name or a SHA-256", text)
@@ -66,6 +74,20 @@ func sameVersion(a, b string) bool {
 	va, errA := version.Parse(a)
 	vb, errB := version.Parse(b)
 	return a == b || errA == nil && errB == nil && va.Equal(vb)
+}
+
+// elsewhere lists the selected project as other indexes have it.
+func (s Selector) elsewhere(ctx context.Context, store *index.Store) (names []string, err error) {
+	if s.by.Project == "" {
+		return nil, nil
+	}
+	indexes, err := store.IndexesOf(ctx, s.by.Project)
+	for _, x := range indexes {
+		if x != s.by.Index {
+			names = append(names, cmp.Or(x, index.PyPI)+"/"+s.by.Project)
+		}
+	}
+	return names, err
 }
 
 // files returns what is selected. Versions that exist come back to be offered

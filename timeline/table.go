@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -102,10 +103,10 @@ func (t *table) head(files []index.File, pins []index.Pin, events []Event) map[s
 			versions = append(versions, f.Version)
 		}
 	}
-	t.line(bold, "%s %s", alerts.Escape(files[0].Project), alerts.Escape(strings.Join(versions, ", ")))
+	t.line(bold, "%s %s", alerts.Escape(index.Qualified(files[0].Index, files[0].Project)), alerts.Escape(strings.Join(versions, ", ")))
 	for i, f := range files {
-		numbers[f.Name] = i + 1
-		t.line("", "  #%-3d %s", i+1, alerts.Escape(f.Name))
+		numbers[index.Qualified(f.Index, f.Name)] = i + 1
+		t.line("", "  #%-3d %s", i+1, alerts.Escape(f.Name)+onIndex(f.Index))
 		t.line(dim, "       sha256 %s", hex.EncodeToString(f.SHA256[:]))
 	}
 	for _, p := range pins {
@@ -118,6 +119,14 @@ func (t *table) head(files []index.File, pins []index.Pin, events []Event) map[s
 		t.wrapped(s.color, "  signed by  ", s.text)
 	}
 	return numbers
+}
+
+// onIndex names an index other than PyPI.
+func onIndex(name string) string {
+	if name == "" {
+		return ""
+	}
+	return " on " + alerts.Escape(name)
 }
 
 type signerLine struct{ text, color string }
@@ -150,7 +159,7 @@ func (t *table) event(e Event, numbers map[string]int) {
 	} else if e.After != nil {
 		when = "≥ " + stamp(*e.After)
 	}
-	if n := numbers[e.File]; n > 0 {
+	if n := numbers[index.Qualified(e.PackageIndex, e.File)]; n > 0 {
 		text = fmt.Sprintf("#%-3d %s", n, text)
 	} else {
 		text = "     " + text
@@ -163,8 +172,8 @@ func (t *table) event(e Event, numbers map[string]int) {
 		text += fmt.Sprintf(" [%s]", joinEvidence(e.Evidence))
 	}
 	clock := e.Clock
-	if clock == ClockSeen {
-		clock = "PyPI, seen" // by us: the column is narrow
+	if name, ok := strings.CutSuffix(clock, seenByUs); ok {
+		clock = name + ", seen" // by us: the column is narrow
 	}
 	t.wrapped(color, fmt.Sprintf("%-22s  %-11s  ", when, clock), text)
 	indent := strings.Repeat(" ", 40)
@@ -207,6 +216,9 @@ func (t *table) coverage(c Coverage) {
 	}
 	if c.PyPI != nil {
 		t.line("", "  PyPI's journal up to serial %d", *c.PyPI)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Journals)) {
+		t.line("", "  %s's journal up to serial %d", alerts.Escape(name), c.Journals[name])
 	}
 	if len(c.Lookups) > 0 {
 		t.line(bold, "ASKED")

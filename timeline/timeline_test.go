@@ -46,6 +46,9 @@ func TestOrder(t *testing.T) {
 func TestParseSelector(t *testing.T) {
 	for text, want := range map[string]Selector{
 		"Sample_Project":             {by: index.Selection{Project: "sample-project"}},
+		"testpypi/Sample_Project":    {by: index.Selection{Project: "sample-project", Index: "testpypi"}},
+		"testpypi/a==2":              {by: index.Selection{Project: "a", Index: "testpypi"}, version: "2"},
+		"pypi/a":                     {by: index.Selection{Project: "a"}},
 		"a.b==1.0":                   {by: index.Selection{Project: "a-b"}, version: "1.0"},
 		"sampleproject-4.0.0.tar.gz": {by: index.Selection{Filename: "sampleproject-4.0.0.tar.gz"}},
 		strings.Repeat("AB", 32):     {by: index.Selection{SHA256: bytes.Repeat([]byte{0xab}, 32)}},
@@ -56,7 +59,7 @@ func TestParseSelector(t *testing.T) {
 			t.Errorf("%s: %v\n%s", text, err, d)
 		}
 	}
-	for _, text := range []string{"", "a b", "==1", "a==", "a/b", strings.Repeat("x", 600)} {
+	for _, text := range []string{"", "a b", "==1", "a==", "/b", "a/", "a/b/c", "a/b.whl", "testpypi/==1", strings.Repeat("x", 600)} {
 		if s, err := ParseSelector(text); err == nil {
 			t.Errorf("%q accepted as %+v", text, s)
 		}

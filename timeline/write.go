@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,11 +25,15 @@ type Options struct {
 type ErrNothing struct {
 	Selector string
 	Versions []string // that exist, when only the version was not found
+	Indexes  []string // others that know the project, by name
 }
 
 func (e *ErrNothing) Error() string {
 	if len(e.Versions) > 0 {
 		return fmt.Sprintf("no such version: %s; known are %s", alerts.Escape(e.Selector), alerts.Escape(strings.Join(e.Versions, ", ")))
+	}
+	if len(e.Indexes) > 0 {
+		return fmt.Sprintf("nothing is known about %s on this index; ask for it on another: %s", alerts.Escape(e.Selector), alerts.Escape(strings.Join(e.Indexes, ", ")))
 	}
 	return fmt.Sprintf("nothing is known about %s: it is not among the projects that the monitor watches, or it is spelled another way", alerts.Escape(e.Selector))
 }
@@ -71,7 +76,10 @@ func Write(ctx context.Context, w io.Writer, store *index.Store, selector string
 		err = newTable(w, o).write(files, pins, events, coverage)
 	}
 	if err == nil && len(files) == 0 {
-		err = &ErrNothing{Selector: selector, Versions: versions}
+		nothing := &ErrNothing{Selector: selector, Versions: versions}
+		if nothing.Indexes, err = s.elsewhere(ctx, store); err == nil {
+			err = nothing
+		}
 	}
 	return findings, err
 }
@@ -93,6 +101,8 @@ type Coverage struct {
 	Logs   []LogCoverage `json:"logs"`
 	PyPI   *int64        `json:"pypi_serial,omitempty"` // journal read up to here; absent: never
 	Not    []string      `json:"not_looked_at"`
+
+	Journals map[string]int64 `json:"index_serials,omitempty"` // the same of other indexes, by name, where they have a journal
 
 	Lookups []LookupCoverage `json:"lookups,omitempty"` // on v1 logs, about the selected files
 }
@@ -139,7 +149,28 @@ func readCoverage(ctx context.Context, store *index.Store, files []index.File) (
 	} else {
 		c.Not = append(c.Not, "PyPI's journal")
 	}
+	if err := c.journals(ctx, store, files); err != nil {
+		return c, err
+	}
 	return c, c.lookups(ctx, store, files)
+}
+
+// journals says how far the journals of the other indexes that have the files were read.
+func (c *Coverage) journals(ctx context.Context, store *index.Store, files []index.File) error {
+	others, err := store.OtherIndexes(ctx)
+	for _, x := range others {
+		switch concerned := slices.ContainsFunc(files, func(f index.File) bool { return f.Index == x.Name }); {
+		case !concerned:
+		case x.Serial == nil:
+			c.Not = append(c.Not, x.Name+"'s journal; it has none, or it has not been read")
+		default:
+			if c.Journals == nil {
+				c.Journals = make(map[string]int64)
+			}
+			c.Journals[x.Name] = *x.Serial
+		}
+	}
+	return err
 }
 
 // missing says what of the log was not read.

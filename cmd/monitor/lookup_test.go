@@ -119,7 +119,7 @@ const sampleSAN = "https://github.com/pypa/sampleproject/.github/workflows/relea
 // identity is how the look-up by the project's name stands.
 func (p *patient) identity() index.AskedIdentity {
 	p.Helper()
-	all := must(p.daemon.store.IdentitiesOf(p.Context(), "sampleproject"))
+	all := must(p.daemon.store.IdentitiesOf(p.Context(), "", "sampleproject"))
 	if len(all) != 1 || all[0].Identity != sampleSAN || all[0].Error != "" {
 		p.Fatalf("identities: %+v, want %s", all, sampleSAN)
 	}
@@ -186,7 +186,7 @@ func TestUnusableEntryOfIdentity(t *testing.T) {
 	if n := len(must(p.daemon.store.Signatures(t.Context(), p.file(name).ID))); n != 1 {
 		t.Errorf("%d signatures of %s, want 1", n, name)
 	}
-	all := must(p.daemon.store.IdentitiesOf(t.Context(), "sampleproject"))
+	all := must(p.daemon.store.IdentitiesOf(t.Context(), "", "sampleproject"))
 	if len(all) != 1 || all[0].Times != 2 || all[0].Found != 3 || all[0].Unread != 1 || all[0].Error == "" {
 		t.Errorf("identities: %+v, want one that names an entry that cannot be used", all)
 	}
@@ -269,7 +269,7 @@ func TestLogWithoutSearchIndex(t *testing.T) {
 		len(asked[0].Kinds) != 1 || asked[0].Kinds[0].Kind != index.LookupProvenance || asked[0].Kinds[0].Found != 1 {
 		t.Errorf("look-ups: %+v, want the provenance's alone", asked)
 	}
-	all := must(p.daemon.store.IdentitiesOf(t.Context(), "sampleproject"))
+	all := must(p.daemon.store.IdentitiesOf(t.Context(), "", "sampleproject"))
 	if len(all) != 1 || all[0].Times != 0 || all[0].Error == "" || all[0].Last.IsZero() {
 		t.Errorf("identities: %+v, want one that could not be asked for", all)
 	}

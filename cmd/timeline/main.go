@@ -67,6 +67,7 @@ its time comes from, and says what was looked at and what was not.
 A SELECTOR is one of
   sampleproject                     a project
   sampleproject==4.0.0              a release
+  testpypi/sampleproject==4.0.0     a project or a release on another index, by its name
   sampleproject-4.0.0.tar.gz        a file
   0ace7980f82c5815ede4...           the SHA-256 of a file
 
