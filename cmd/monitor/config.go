@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -25,7 +26,8 @@ type Config struct {
 	TUF         TUFConfig       `yaml:"tuf"`          // where the trusted root comes from, without a file
 	Logs        []LogConfig     `yaml:"logs"`         // besides those in the trusted root, or how to follow one of them
 	PyPI        PyPIConfig      `yaml:"pypi"`
-	Policy      string          `yaml:"policy"` // file: who may sign what
+	Indexes     []IndexConfig   `yaml:"indexes"` // package indexes beside PyPI
+	Policy      string          `yaml:"policy"`  // file: who may sign what
 	Webhooks    []WebhookConfig `yaml:"webhooks"`
 	Interval    Duration        `yaml:"interval"` // between looks at a log's head
 
@@ -62,13 +64,22 @@ type LogConfig struct {
 // followNone leaves a log of the trusted root alone.
 const followNone monitor.Mode = "none"
 
-// PyPIConfig says what is watched on PyPI.
+// PyPIConfig says what is watched on PyPI, or on another package index.
 type PyPIConfig struct {
-	URL          string   `yaml:"url"`
+	URL          string   `yaml:"url"` // what comes before /simple/
 	Projects     []string `yaml:"projects"`
 	Requirements []string `yaml:"requirements"` // files whose projects are watched: requirements.txt, pylock.toml, uv.lock, poetry.lock
 	Interval     Duration `yaml:"interval"`
 	Rate         float64  `yaml:"rate"` // requests a second, at most; 0: 10
+
+	TokenFile       string   `yaml:"token_file"`       // file: USER:PASSWORD, or a bearer token
+	ProvenanceHosts []string `yaml:"provenance_hosts"` // HOST or HOST:PORT of further servers that provenance is read from
+}
+
+// IndexConfig is a package index beside PyPI.
+type IndexConfig struct {
+	Name       string `yaml:"name"`
+	PyPIConfig `yaml:",inline"`
 }
 
 // WebhookConfig is a receiver of alerts.
@@ -104,11 +115,22 @@ func (d Duration) Value() time.Duration {
 	return v
 }
 
+// problem says why a duration cannot be meant, "" if it can.
+func (d Duration) problem() string {
+	if d.Value() == 0 {
+		return fmt.Sprintf("%q is no duration; write 60s or 5m", string(d))
+	}
+	return ""
+}
+
+// indexInterval is between rounds of reading a package index, unless it is given.
+const indexInterval = "60s"
+
 func defaultConfig() Config {
 	return Config{
 		Database: "sigtrail.db",
 		Listen:   "127.0.0.1:9464",
-		PyPI:     PyPIConfig{URL: "https://pypi.org", Interval: "60s"},
+		PyPI:     PyPIConfig{URL: "https://pypi.org", Interval: indexInterval},
 		Interval: "30s",
 	}
 }
@@ -156,8 +178,10 @@ func parseConfig(c Config, path string, b []byte) (_ Config, err error) {
 	for i := range c.Webhooks {
 		c.Webhooks[i].SecretFile = beside(path, c.Webhooks[i].SecretFile)
 	}
-	for i := range c.PyPI.Requirements {
-		c.PyPI.Requirements[i] = beside(path, c.PyPI.Requirements[i])
+	c.PyPI.relativeTo(path)
+	for i := range c.Indexes {
+		c.Indexes[i].relativeTo(path)
+		c.Indexes[i].Interval = cmp.Or(c.Indexes[i].Interval, indexInterval)
 	}
 	for i := range c.Logs {
 		c.Logs[i].Key = beside(path, c.Logs[i].Key)
@@ -236,10 +260,8 @@ func (c Config) check() (problem, at string) {
 			named[string(l.API)+full.Origin] = true
 		}
 	}
-	for at, d := range map[string]Duration{"$.interval": c.Interval, "$.pypi.interval": c.PyPI.Interval} {
-		if d.Value() == 0 {
-			return fmt.Sprintf("%q is no duration; write 60s or 5m", string(d)), at
-		}
+	if problem := c.Interval.problem(); problem != "" {
+		return problem, "$.interval"
 	}
 	for i, w := range c.Webhooks {
 		if !isHTTP(w.URL) {
@@ -257,18 +279,10 @@ func (c Config) check() (problem, at string) {
 	case c.TUF.URL != "" && c.TUF.Root == "":
 		return "another repository needs its own root to start from: give the file with root", "$.tuf.url"
 	}
-	for i, f := range c.PyPI.Requirements {
-		if f == "" {
-			return "the name of a file is empty", fmt.Sprintf("$.pypi.requirements[%d]", i)
-		}
+	if problem, key := c.PyPI.check(); problem != "" {
+		return problem, "$.pypi" + key
 	}
-	if !(c.PyPI.Rate >= 0) {
-		return "rate is negative", "$.pypi.rate"
-	}
-	if !isHTTP(c.PyPI.URL) {
-		return fmt.Sprintf("url %q is no http or https address", redact(c.PyPI.URL)), "$.pypi.url"
-	}
-	return "", ""
+	return checkIndexes(c.Indexes)
 }
 
 func (l LogConfig) startProblem() string {

@@ -19,6 +19,9 @@ logs:                             # default: every log in the trusted root
   - {api: v2, origin: log2025-1.rekor.sigstore.dev, url: "https://log2025-1.rekor.sigstore.dev/api/v2/", follow: tail, start: 0}
   - {api: v1, url: "https://rekor.sigstore.dev", follow: lookup}
 pypi: {url: "https://pypi.org", projects: [sampleproject], requirements: [r.txt, /etc/uv.lock], interval: 90s}
+indexes:
+  - {name: testpypi, url: "https://test.pypi.org", projects: [a]}
+  - {name: mirror, url: "https://pkg.example.org/pypi/all", requirements: [r.txt], interval: 5m, rate: 2, token_file: token, provenance_hosts: ["attest.example.org:8443"]}
 policy: policy.yaml               # who may sign what
 webhooks: [{url: "http://127.0.0.1:9000/hook", secret_file: hook.key}]
 `
@@ -34,7 +37,11 @@ func TestConfig(t *testing.T) {
 			{API: monitor.V2, Origin: "log2025-1.rekor.sigstore.dev", URL: "https://log2025-1.rekor.sigstore.dev/api/v2/", Follow: monitor.FollowTail, Start: "0"},
 			{API: monitor.V1, URL: "https://rekor.sigstore.dev", Follow: monitor.FollowLookup},
 		},
-		PyPI:     PyPIConfig{URL: "https://pypi.org", Projects: []string{"sampleproject"}, Requirements: []string{"etc/r.txt", "/etc/uv.lock"}, Interval: "90s"},
+		PyPI: PyPIConfig{URL: "https://pypi.org", Projects: []string{"sampleproject"}, Requirements: []string{"etc/r.txt", "/etc/uv.lock"}, Interval: "90s"},
+		Indexes: []IndexConfig{
+			{"testpypi", PyPIConfig{URL: "https://test.pypi.org", Projects: []string{"a"}, Interval: "60s"}},
+			{"mirror", PyPIConfig{URL: "https://pkg.example.org/pypi/all", Requirements: []string{"etc/r.txt"}, Interval: "5m", Rate: 2, TokenFile: "etc/token", ProvenanceHosts: []string{"attest.example.org:8443"}}},
+		},
 		Webhooks: []WebhookConfig{{URL: "http://127.0.0.1:9000/hook", SecretFile: "etc/hook.key"}},
 	}
 	if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(LogConfig{})); d != "" {
@@ -68,18 +75,30 @@ func TestConfigRefuses(t *testing.T) {
 		"logs:\n  - api: v1\n    url: http://x\n    max_rate: -1\n":   "4:15: ",
 		"logs:\n  - {api: v1, url: http://x, rate: 9, max_rate: 8}\n": "2:36: ",
 		"logs: [{api: v1, url: 'http://x:1'}, {api: v2, url: 'http://x:1'}, {api: v1, url: 'http://x:2', origin: x}]\n": "1:68: the v1 log \"x\" is named twice",
-		"pypi:\n  rate: fast\n":                           "2:9: \"fast\" is not what can stand here",
-		"logs: [{api: v1, url: 'http://x', batch: -1}]\n": "1:42: \"-1\" is not what can stand here",
-		"pypi:\n  rate: .nan\n":                           "2:9: ",
-		"pypi:\n  interval: fast\n":                       "2:13: ",
-		"pypi:\n  interval: -1s\n":                        "2:13: ",
-		"pypi:\n  url: pypi\n":                            "2:8: ",
-		"pypi:\n  projects: [a]\n  colour: b\n":           "3:3: ",
-		"pypi:\n  requirements: [a, \"\"]\n":              "2:21: ",
-		"webhooks:\n  - url: hook\n":                      "2:10: ",
-		"logs: 5\n":                                       "1:7: ",
-		"a: [\n":                                          "1:",
-		"interval: 1m\n---\ninterval: 2m\n":               "more than one document",
+		"pypi:\n  rate: fast\n":                                                                "2:9: \"fast\" is not what can stand here",
+		"logs: [{api: v1, url: 'http://x', batch: -1}]\n":                                      "1:42: \"-1\" is not what can stand here",
+		"pypi:\n  rate: .nan\n":                                                                "2:9: ",
+		"pypi:\n  interval: fast\n":                                                            "2:13: ",
+		"pypi:\n  interval: -1s\n":                                                             "2:13: ",
+		"pypi:\n  url: pypi\n":                                                                 "2:8: ",
+		"pypi:\n  projects: [a]\n  colour: b\n":                                                "3:3: ",
+		"pypi:\n  requirements: [a, \"\"]\n":                                                   "2:21: ",
+		"webhooks:\n  - url: hook\n":                                                           "2:10: ",
+		"indexes:\n  - url: https://x\n":                                                       "2:8: an index needs a name",
+		"indexes:\n  - name: x\n":                                                              "2:9: an index needs a url",
+		"indexes: [{name: pypi, url: 'https://x'}]\n":                                          "1:18: pypi is the name",
+		"indexes: [{name: A/b, url: 'https://x'}]\n":                                           "1:18: ",
+		"indexes: [{name: a, url: 'https://x', uri: 1}]\n":                                     "1:39: ",
+		"indexes: [{name: a, url: 'https://x'}, {name: a, url: 'https://y'}]\n":                "1:47: two indexes are named a",
+		"indexes:\n  - name: a\n    url: x\n":                                                  "3:10: ",
+		"indexes:\n  - name: a\n    url: https://x\n    interval: never\n":                     "4:15: ",
+		"indexes:\n  - name: a\n    url: https://x\n    rate: -1\n":                            "4:11: ",
+		"indexes:\n  - name: a\n    url: https://x\n    requirements: ['']\n":                  "4:20: ",
+		"indexes:\n  - name: a\n    url: https://x\n    provenance_hosts: [b, 'https://c/']\n": "4:27: ",
+		"indexes:\n  - name: a\n    url: http://x.example\n    token_file: t\n":                "4:17: the token would go",
+		"logs: 5\n":                         "1:7: ",
+		"a: [\n":                            "1:",
+		"interval: 1m\n---\ninterval: 2m\n": "more than one document",
 	} {
 		_, err := parseConfig(defaultConfig(), "sigtrail.yaml", []byte(text))
 		if !errors.Is(err, errConfig) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "sigtrail.yaml") {

@@ -12,12 +12,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"sigtrail/alerts"
 	"sigtrail/index"
 	"sigtrail/monitor"
-	"sigtrail/pypi"
 	"sigtrail/rekor"
 )
 
@@ -26,7 +24,7 @@ import (
 //
 //	follow    heads and leaves of one server → store
 //	scope     files of requirements → what is watched
-//	watch     PyPI's journal, listings, provenance → store
+//	watch     journal, listings, provenance of PyPI and of each other index → store
 //	find      entries for files, by look-up → store
 //	compare   heads that provenance objects and other monitors show → store
 //	judge     what is new in the store → pins, alerts, outbox
@@ -52,8 +50,7 @@ type daemon struct {
 	finder    *finder
 	comparer  *monitor.Comparer
 	peers     []*peer
-	scope     *pypi.Scope
-	watcher   *pypi.Watcher
+	indexes   []*packageIndex // PyPI first
 	judge     *alerts.Judge
 	courier   *alerts.Courier
 
@@ -116,7 +113,7 @@ func loadPolicy(c Config) (*alerts.Policy, error) {
 	if c.Policy == "" {
 		return nil, nil
 	}
-	p, err := alerts.LoadPolicy(c.Policy)
+	p, err := alerts.LoadPolicy(c.Policy, c.indexNames()...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errConfig, err)
 	}
@@ -157,23 +154,13 @@ func (d *daemon) wire() {
 }
 
 func (d *daemon) wireRest(ctx context.Context) error {
-	catalogue, err := d.store.Catalogue(ctx, index.PyPI, d.config.PyPI.URL)
-	if err != nil {
-		return err
+	for _, c := range d.config.sources() {
+		x, err := d.openIndex(ctx, c)
+		if err != nil {
+			return err
+		}
+		d.indexes = append(d.indexes, x)
 	}
-	metrics := pypi.NewMetrics(d.registry)
-	client, err := pypi.NewClient(pypi.Options{URL: d.config.PyPI.URL, UserAgent: userAgent, Rate: rate.Limit(d.config.PyPI.Rate), Metrics: metrics})
-	if err != nil {
-		return fmt.Errorf("%w: pypi: %w", errConfig, err)
-	}
-	d.scope = &pypi.Scope{Names: d.config.PyPI.Projects, Files: d.config.PyPI.Requirements, Log: d.log,
-		Changed: func(projects []string) { d.watcher.SetProjects(projects) }}
-	projects, err := d.scope.Load(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: pypi: %w", errConfig, err)
-	}
-	d.watcher = &pypi.Watcher{Client: client, Store: catalogue, Projects: projects, Interval: d.config.PyPI.Interval.Value(),
-		Log: d.log, Metrics: metrics, Changed: d.wakeAll}
 	for _, m := range d.config.Monitors {
 		p, err := newPeer(m, d.store, d.log, d.config.Interval.Value())
 		if err != nil {
@@ -236,8 +223,10 @@ func (d *daemon) run(ctx context.Context) error {
 		g.Go(func() error {
 			return d.trust.run(ctx, func() error { return errors.Join(follow(), d.store.Reexamine(ctx)) })
 		})
-		g.Go(func() error { return d.scope.Run(ctx) })
-		g.Go(func() error { return d.watcher.Run(ctx) })
+		for _, x := range d.indexes {
+			g.Go(func() error { return x.scope.Run(ctx) })
+			g.Go(func() error { return x.watcher.Run(ctx) })
+		}
 		g.Go(func() error { return d.finder.run(ctx, d.wakeFinder) })
 		g.Go(func() error { return d.comparer.Run(ctx) })
 		for _, p := range d.peers {

@@ -44,7 +44,7 @@ func (w *world) patient(readers rekor.Options) *patient {
 func (p *patient) round() (rules []string, failed error) {
 	p.Helper()
 	ctx := p.Context()
-	if err := p.watcher.Once(ctx); err != nil {
+	if err := p.readIndexes(ctx); err != nil {
 		p.Fatal(err)
 	}
 	failed = p.finder.once(ctx)

@@ -14,8 +14,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"sigtrail/pypi"
 )
 
 // version is set by release builds.
@@ -144,15 +142,14 @@ func checkCommand(config *settings, stdout io.Writer) *cobra.Command {
 			if err == nil {
 				_, err = loadWitnessPolicy(c)
 			}
-			var projects []string
+			projects := 0
 			if err == nil {
-				scope := pypi.Scope{Names: c.PyPI.Projects, Files: c.PyPI.Requirements}
-				projects, err = scope.Load(cmd.Context())
+				projects, err = checkSources(cmd.Context(), c)
 			}
 			if err != nil {
 				return &exit{exitUsage, err}
 			}
-			fmt.Fprintf(stdout, "fine: %d log(s) named, %d project(s) watched, database %s\n", len(c.Logs), len(projects), c.Database)
+			fmt.Fprintf(stdout, "fine: %d log(s) named, %d project(s) watched, database %s\n", len(c.Logs), projects, c.Database)
 			return nil
 		},
 	}

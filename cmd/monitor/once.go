@@ -32,7 +32,7 @@ func (d *daemon) once(ctx context.Context) (int, error) {
 			return exitCould, err
 		}
 	}
-	errs := []error{stale, d.watcher.Once(ctx)}
+	errs := []error{stale, d.readIndexes(ctx)}
 	for _, f := range d.followers {
 		errs = append(errs, f.Once(ctx))
 	}

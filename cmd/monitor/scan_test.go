@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,6 +124,12 @@ func TestScanFor(t *testing.T) {
 	for _, i := range []int{3, 5, 7, 8} {
 		upload(i, fmt.Sprintf("1.%d", i))
 	}
+	test := lab.NewPyPI(time.Now)
+	server := httptest.NewServer(test)
+	t.Cleanup(server.Close)
+	test.SetBase(server.URL)
+	test.Upload(lab.Upload{Project: "other-1", Version: "2", Filename: all[11].Filename, SHA256: all[11].SHA256})
+	w.config = w.write("sigtrail.yaml", string(must(os.ReadFile(w.config)))+fmt.Sprintf("indexes: [{name: testpypi, url: %q}]\n", server.URL))
 	must(w.lab.V1.LogFile(all[5].SHA256, []byte("some signature"), all[5].Cert))
 	email := []uint64{4, 9, 14, 19}
 	for _, c := range []struct {
@@ -131,6 +138,7 @@ func TestScanFor(t *testing.T) {
 	}{
 		{"other-1", []uint64{3, 5, 7, 25}},
 		{"Other_1==1.5", []uint64{5, 25}},
+		{"testpypi/Other_1", []uint64{11}},
 		{all[8].Filename, []uint64{8}},
 		{fmt.Sprintf("%x", all[5].SHA256), []uint64{25}},
 		{"somebody@example.com", append(slices.Clone(email), 24)},

@@ -1,11 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
-
-	"golang.org/x/time/rate"
 
 	"sigtrail/index"
 	"sigtrail/monitor"
@@ -30,10 +29,11 @@ type trace struct {
 }
 
 // newQuarry reads a selector. Files that the database does not have are asked of
-// PyPI, and not stored: nobody wants alerts on them.
+// their index, and not stored: nobody wants alerts on them.
 func (d *daemon) newQuarry(ctx context.Context, text string) (*quarry, error) {
 	q := &quarry{text: text, files: make(map[[32]byte][]trace), leaves: make(map[monitor.Hash]string)}
-	if strings.ContainsAny(text, "/@") {
+	on, _, _ := strings.Cut(text, "/")
+	if _, isIndex := d.config.source(on); strings.ContainsAny(text, "/@") && !isIndex {
 		if len(text) > 512 || strings.ContainsAny(text, " \t\n") {
 			return nil, fmt.Errorf("%w: --for %.60q: an identity has no spaces", errUsage, text)
 		}
@@ -50,7 +50,7 @@ func (d *daemon) newQuarry(ctx context.Context, text string) (*quarry, error) {
 		return nil, err
 	}
 	if len(files) == 0 && by.SHA256 == nil {
-		if files, err = d.askPyPI(ctx, by); err != nil {
+		if files, err = d.askIndex(ctx, by); err != nil {
 			return nil, err
 		}
 	}
@@ -69,7 +69,7 @@ func (d *daemon) newQuarry(ctx context.Context, text string) (*quarry, error) {
 		q.files[sum] = []trace{{form: "artifact", sha256: sum}}
 		q.note = "no file with this SHA-256 is in the database, so its name is not known: attestations of it cannot be recognised, only signatures over the file itself; give its name instead"
 	default:
-		return nil, fmt.Errorf("neither the database nor PyPI knows a file of %q; give its name or SHA-256 as PyPI had it", text)
+		return nil, fmt.Errorf("neither the database nor the index knows a file of %q; give its name or SHA-256 as PyPI had it", text)
 	}
 	return q, nil
 }
@@ -88,12 +88,16 @@ func (d *daemon) addFile(ctx context.Context, q *quarry, f index.File) error {
 	return err
 }
 
-// askPyPI lists the files of the project. That of a file name ends somewhere
+// askIndex lists the files of the project. That of a file name ends somewhere
 // before a hyphen; the shortest that makes sense and exists is tried first.
-func (d *daemon) askPyPI(ctx context.Context, by index.Selection) ([]index.File, error) {
-	client, err := pypi.NewClient(pypi.Options{URL: d.config.PyPI.URL, UserAgent: userAgent, Rate: rate.Limit(d.config.PyPI.Rate)})
+func (d *daemon) askIndex(ctx context.Context, by index.Selection) ([]index.File, error) {
+	c, ok := d.config.source(cmp.Or(by.Index, index.PyPI))
+	if !ok {
+		return nil, fmt.Errorf("%w: no index is named %q", errConfig, by.Index)
+	}
+	client, err := newIndexClient(c.PyPIConfig, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: pypi: %w", errConfig, err)
+		return nil, fmt.Errorf("%w: index %s: %w", errConfig, c.Name, err)
 	}
 	projects := []string{by.Project}
 	if by.Filename != "" {
@@ -116,7 +120,7 @@ func (d *daemon) askPyPI(ctx context.Context, by index.Selection) ([]index.File,
 	if err == nil {
 		err = fmt.Errorf("%q is not the name of a distribution", by.Filename)
 	}
-	return nil, fmt.Errorf("the database has no such file, and PyPI could not be asked: %w", err)
+	return nil, fmt.Errorf("the database has no such file, and index %s could not be asked: %w", c.Name, err)
 }
 
 // bare is an identity as it is compared: repositories are written with and without

@@ -68,7 +68,16 @@ type report struct {
 	Scans    []scanStatus   `json:"unfinished_scans,omitempty"`
 	Shown    shownStatus    `json:"heads_from_elsewhere"`
 	PyPI     *int64         `json:"pypi_serial,omitempty"` // journal read up to here; absent: never
-	Files    filesStatus    `json:"files"`
+	Files    filesStatus    `json:"files"`                 // on all indexes
+	Indexes  []indexStatus  `json:"indexes,omitempty"`     // beside PyPI
+}
+
+type indexStatus struct {
+	Name     string `json:"name"`
+	URL      string `json:"url"`
+	Serial   *int64 `json:"serial,omitempty"` // journal read up to here; absent: never
+	Projects int    `json:"projects"`
+	Files    int    `json:"files"`
 }
 
 type logStatus struct {
@@ -193,6 +202,13 @@ func readStatus(ctx context.Context, path string) (report, error) {
 	if ok {
 		s.PyPI = &serial
 	}
+	others, err := store.OtherIndexes(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, x := range others {
+		s.Indexes = append(s.Indexes, indexStatus(x))
+	}
 	p, err := store.Progress(ctx)
 	s.Files = filesStatus{p.Files, p.Waiting}
 	return s, err
@@ -314,6 +330,13 @@ func (s report) text() string {
 		b.WriteString("PyPI: its journal has not been read\n")
 	} else {
 		fmt.Fprintf(&b, "PyPI: journal read up to serial %d; %d files known, %d steps outstanding\n", *s.PyPI, s.Files.Listed, s.Files.Waiting)
+	}
+	for _, x := range s.Indexes {
+		journal := "no journal read"
+		if x.Serial != nil {
+			journal = fmt.Sprintf("journal read up to serial %d", *x.Serial)
+		}
+		say(x.Name+": ", "%s; %d projects and %d files of those known; %s", journal, x.Projects, x.Files, x.URL)
 	}
 	return b.String()
 }
