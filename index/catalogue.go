@@ -116,20 +116,6 @@ func orPyPI(name string) string {
 // indexName is, in SQL, the name of the index of projects p as File.Index has it.
 const indexName = `CASE p.index_id WHEN 0 THEN '' ELSE (SELECT i.name FROM indexes i WHERE i.id = p.index_id) END`
 
-// Setting returns a value kept for this index under a key, false if there is none.
-func (c *Catalogue) Setting(ctx context.Context, key string) (string, bool, error) {
-	return c.s.Setting(ctx, c.key(key))
-}
-
-// SetSetting keeps a value for this index under a key.
-func (c *Catalogue) SetSetting(ctx context.Context, key, value string) error {
-	return c.s.SetSetting(ctx, c.key(key), value)
-}
-
-func (c *Catalogue) key(key string) string {
-	return Qualified(c.name, key)
-}
-
 // project returns what is stored of a project, made if it is new.
 func (t *tx) project(index int64, name string, seen time.Time) (projectRow, error) {
 	var p projectRow

@@ -4,29 +4,32 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 )
 
 // SaveJournal stores lines of the index's changelog, and that it has been read up to
 // and with upTo: no lines and a serial set where the reading begins.
 func (c *Catalogue) SaveJournal(ctx context.Context, rows []JournalRow, upTo int64) error {
-	return c.s.write(ctx, "storing journal lines", func(t *tx) error {
-		for _, r := range rows {
-			version := sql.NullString{}
-			if r.Version != nil {
-				version = sql.NullString{String: *r.Version, Valid: true}
-			}
-			added, err := t.exec(`INSERT OR IGNORE INTO journal (index_id, serial, project, name, version, at, action) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-				c.id, r.Serial, r.Project, r.Name, version, r.At.UnixMicro(), r.Action)
-			if err == nil && added > 0 {
-				err = t.tell(c.id, r, c.s.now())
-			}
-			if err != nil {
-				return fmt.Errorf("line %d: %w", r.Serial, err)
-			}
+	return c.s.write(ctx, "storing journal lines", func(t *tx) error { return t.saveJournal(c.id, rows, upTo, c.s.now()) })
+}
+
+func (t *tx) saveJournal(index int64, rows []JournalRow, upTo int64, now time.Time) error {
+	for _, r := range rows {
+		version := sql.NullString{}
+		if r.Version != nil {
+			version = sql.NullString{String: *r.Version, Valid: true}
 		}
-		_, err := t.exec(`UPDATE indexes SET serial = max(coalesce(serial, ?1), ?1) WHERE id = ?2`, upTo, c.id)
-		return err
-	})
+		added, err := t.exec(`INSERT OR IGNORE INTO journal (index_id, serial, project, name, version, at, action) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			index, r.Serial, r.Project, r.Name, version, r.At.UnixMicro(), r.Action)
+		if err == nil && added > 0 {
+			err = t.tell(index, r, now)
+		}
+		if err != nil {
+			return fmt.Errorf("line %d: %w", r.Serial, err)
+		}
+	}
+	_, err := t.exec(`UPDATE indexes SET serial = max(coalesce(serial, ?1), ?1) WHERE id = ?2`, upTo, index)
+	return err
 }
 
 // Serial returns up to where the changelog has been read, false if never.

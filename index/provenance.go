@@ -18,7 +18,7 @@ const never = math.MaxInt64
 // longest due first. An object that is there is due again when the listing has named
 // another address, and comes before those that are not.
 func (c *Catalogue) PendingProvenance(ctx context.Context, now time.Time, limit int) (files []File, err error) {
-	for _, due := range []string{dueAgain, `v.state IN ('pending', 'refused')`} {
+	for _, due := range []string{dueAgain, dueFirst} {
 		// CROSS JOIN: in the order of the index on next, and no further than the limit.
 		err := c.s.each(ctx, `SELECT `+fileColumns+` FROM provenance v CROSS JOIN files f ON f.id = v.file_id CROSS JOIN projects p ON p.id = f.project_id
 			WHERE p.index_id = ? AND `+due+` AND v.next <= ? AND f.provenance_url IS NOT NULL ORDER BY v.next, v.file_id LIMIT ?`,
@@ -38,8 +38,12 @@ func (c *Catalogue) PendingProvenance(ctx context.Context, now time.Time, limit 
 	return files, nil
 }
 
-// dueAgain is the condition of the index provenance_again, with what never means in it.
-const dueAgain = `v.state IN ('present', 'unreadable') AND v.next < 9223372036854775807`
+// The conditions of the indexes provenance_again, with what never means in it, and
+// provenance_pending.
+const (
+	dueFirst = `v.state IN ('pending', 'refused')`
+	dueAgain = `v.state IN ('present', 'unreadable') AND v.next < 9223372036854775807`
+)
 
 // pendingRetry is when a provenance without an answer is asked for again where
 // the caller does not say.

@@ -43,7 +43,7 @@ type Options struct {
 	Rate    rate.Limit    // requests a second; default 10
 	Timeout time.Duration // for one attempt, body included; default 1 min
 	Tries   int           // attempts for one request; default 4
-	MaxWait time.Duration // between attempts, whatever Retry-After asks for; default 1 min
+	MaxWait time.Duration // between attempts, whatever Retry-After asks for up to two minutes; default 1 min
 
 	// ProvenanceHosts are further servers (HOST or HOST:PORT) that provenance
 	// may be read from. Addresses of provenance come out of a listing, which

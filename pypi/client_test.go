@@ -45,7 +45,7 @@ func TestRetries(t *testing.T) {
 			m := NewMetrics(reg)
 			c := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				if asked.Add(1) < 3 {
-					w.Header().Set("Retry-After", "3600") // bounded by MaxWait
+					w.Header().Set("Retry-After", "30") // bounded by MaxWait
 					w.WriteHeader(status)
 					return
 				}
@@ -65,6 +65,21 @@ func TestRetries(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A server that wants to be left alone for longer than anybody waits is left alone.
+func TestLongRetryAfter(t *testing.T) {
+	var asked atomic.Int32
+	c := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Retry-After", "600")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}), nil)
+	_, err := c.Listing(t.Context(), "sample")
+	state, wait := stateOf(err)
+	if state != index.WorkLimited || wait != 10*time.Minute || asked.Load() != 1 {
+		t.Errorf("%v, asked %d times: %s, to wait %v", err, asked.Load(), state, wait)
 	}
 }
 

@@ -3,6 +3,7 @@ package pypi
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"sigtrail/index"
@@ -19,24 +20,62 @@ type failing struct {
 	applied bool
 	ends    bool
 	failed  bool
+	after   int // calls that go well
+
+	mu sync.Mutex
 }
 
 func (s *failing) fail(call string, write func() error) error {
-	if s.failed && s.ends {
-		return errDisk
+	s.mu.Lock()
+	dead, due := s.failed && s.ends, call == s.call && !s.failed
+	if due && s.after > 0 {
+		s.after--
+		due = false
 	}
-	if s.failed || call != s.call {
+	s.failed = s.failed || due
+	s.mu.Unlock()
+	switch {
+	case dead:
+		return errDisk
+	case !due:
 		return write()
 	}
-	s.failed = true
 	if s.applied {
 		return errors.Join(errDisk, write())
 	}
 	return errDisk
 }
 
-func (s *failing) SaveJournal(ctx context.Context, rows []index.JournalRow, upTo int64) error {
-	return s.fail("SaveJournal", func() error { return s.Store.SaveJournal(ctx, rows, upTo) })
+func (s *failing) Watch(ctx context.Context, projects []string, all bool) (n int, err error) {
+	err = s.fail("Watch", func() error {
+		n, err = s.Store.Watch(ctx, projects, all)
+		return err
+	})
+	return n, err
+}
+
+func (s *failing) BeginJournal(ctx context.Context, serial int64) error {
+	return s.fail("BeginJournal", func() error { return s.Store.BeginJournal(ctx, serial) })
+}
+
+func (s *failing) FollowJournal(ctx context.Context, rows []index.JournalRow, upTo int64, all bool) (n int, err error) {
+	err = s.fail("FollowJournal", func() error {
+		n, err = s.Store.FollowJournal(ctx, rows, upTo, all)
+		return err
+	})
+	return n, err
+}
+
+func (s *failing) ListingRead(ctx context.Context, w index.Work, serial int64, etag string) error {
+	return s.fail("ListingRead", func() error { return s.Store.ListingRead(ctx, w, serial, etag) })
+}
+
+func (s *failing) Enlist(ctx context.Context, projects []index.Named) error {
+	return s.fail("Enlist", func() error { return s.Store.Enlist(ctx, projects) })
+}
+
+func (s *failing) Enlisted(ctx context.Context) error {
+	return s.fail("Enlisted", func() error { return s.Store.Enlisted(ctx) })
 }
 
 func (s *failing) SaveListing(ctx context.Context, l index.Listing) (fresh []index.File, err error) {
@@ -51,17 +90,15 @@ func (s *failing) SaveProvenance(ctx context.Context, id index.FileID, p index.P
 	return s.fail("SaveProvenance", func() error { return s.Store.SaveProvenance(ctx, id, p) })
 }
 
-func (s *failing) SetSetting(ctx context.Context, key, value string) error {
-	return s.fail("SetSetting", func() error { return s.Store.SetSetting(ctx, key, value) })
-}
-
 // Wherever a write fails, in the first round or a later one, and whether or not the
 // process survives it: the next round brings the store to where it would have been.
 func TestFailedWritesAreMadeUpFor(t *testing.T) {
-	for _, call := range []string{"SaveJournal", "SaveListing", "SaveProvenance", "SetSetting"} {
-		for _, applied := range []bool{false, true} {
-			for _, restart := range []bool{false, true} {
-				for _, later := range []bool{false, true} {
+	first := []string{"Watch", "BeginJournal", "SaveListing", "ListingRead", "SaveProvenance"}
+	following := []string{"FollowJournal", "SaveListing", "ListingRead", "SaveProvenance"}
+	for later, calls := range map[bool][]string{false: first, true: following} {
+		for _, call := range calls {
+			for _, applied := range []bool{false, true} {
+				for _, restart := range []bool{false, true} {
 					name := call
 					for label, set := range map[string]bool{"applied": applied, "restart": restart, "later": later} {
 						if set {

@@ -3,8 +3,11 @@ package pypi
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"sigtrail/index"
 )
 
 // Metrics of the reading of PyPI. A nil *Metrics counts nothing.
@@ -14,6 +17,13 @@ type Metrics struct {
 	skipped  *prometheus.CounterVec
 	serial   prometheus.Gauge
 	lag      prometheus.Gauge
+	up       prometheus.Gauge
+	listings *prometheus.GaugeVec
+	oldest   prometheus.Gauge
+	pending  prometheus.Gauge
+	watched  prometheus.Gauge
+	initial  prometheus.Gauge
+	closed   *prometheus.GaugeVec
 }
 
 // NewMetrics registers the package's metrics.
@@ -30,10 +40,30 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_serial_lag",
 			Help: "How far PyPI's newest serial is beyond the one read, when it was last asked."}),
 	}
+	m.up = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_journal_up",
+		Help: "1 when PyPI's journal could be read the last time; without it named projects are polled, and of all others nothing new is seen."})
+	m.listings = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sigtrail_pypi_listings_due",
+		Help: "Projects whose file list is to be read, by what came of the last try."}, []string{"state"})
+	m.oldest = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_listings_oldest_seconds",
+		Help: "How long the file list that has waited longest was due, of those that the journal has named; 0 for none."})
+	m.pending = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_provenance_pending",
+		Help: "Files whose provenance is to be fetched, now or later."})
+	m.watched = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_projects_watched",
+		Help: "Projects that are watched."})
+	m.initial = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_bootstrap_remaining",
+		Help: "Projects that have yet to be read for the first time."})
+	m.closed = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sigtrail_pypi_unanswering",
+		Help: "1 while PyPI as a whole refuses, limits or fails requests of a kind, which are then made one at a time and seldom."}, []string{"kind"})
+	for _, state := range index.WorkStates {
+		m.listings.WithLabelValues(string(state))
+	}
+	for _, kind := range []string{"listings", "provenance"} {
+		m.closed.WithLabelValues(kind)
+	}
 	for _, reason := range skipReasons {
 		m.skipped.WithLabelValues(reason)
 	}
-	reg.MustRegister(m.requests, m.files, m.skipped, m.serial, m.lag)
+	reg.MustRegister(m.requests, m.files, m.skipped, m.serial, m.lag, m.up, m.listings, m.oldest, m.pending, m.watched, m.initial, m.closed)
 	return m
 }
 
@@ -79,4 +109,43 @@ func (m *Metrics) skip(reason string, n int) {
 	if m != nil {
 		m.skipped.WithLabelValues(reason).Add(float64(n))
 	}
+}
+
+func (m *Metrics) journalUp(up bool) {
+	if m != nil {
+		m.up.Set(oneIf(up))
+	}
+}
+
+func (m *Metrics) gate(kind string, closed bool) {
+	if m != nil {
+		m.closed.WithLabelValues(kind).Set(oneIf(closed))
+	}
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (m *Metrics) work(s index.WorkSummary, now time.Time, bootstrap int) {
+	if m == nil {
+		return
+	}
+	states, oldest := map[index.WorkState]int{}, now
+	for _, c := range s.Work {
+		states[c.State] += c.Count
+		if c.Cause == index.ByJournal && c.Oldest.Before(oldest) {
+			oldest = c.Oldest
+		}
+	}
+	for _, state := range index.WorkStates {
+		m.listings.WithLabelValues(string(state)).Set(float64(states[state]))
+	}
+	m.oldest.Set(now.Sub(oldest).Seconds())
+	m.pending.Set(float64(s.Provenance))
+	m.watched.Set(float64(s.Watched))
+	m.initial.Set(float64(bootstrap))
 }

@@ -10,6 +10,12 @@ import (
 // besides PyPI have the simple index alone; their listings are read round after round.
 var errNoJournal = errors.New("the index has no journal")
 
+// A lacking is the answer of such an index.
+type lacking struct{ error }
+
+func (l lacking) Unwrap() error        { return l.error }
+func (l lacking) Is(target error) bool { return target == errNoJournal }
+
 // journalAgain is how long such an index is not asked for one again.
 const journalAgain = 15 * time.Minute
 

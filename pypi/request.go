@@ -2,6 +2,7 @@ package pypi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,8 @@ const (
 // an error of their own.
 type StatusError struct {
 	Status int
-	wait   time.Duration // as Retry-After asks, bounded; 0: it does not
+	After  time.Duration // as Retry-After asks, at most a day; 0: it does not
+	wait   time.Duration // the same, as far as this process waits for one request
 }
 
 func (e *StatusError) Error() string {
@@ -59,7 +61,9 @@ type ask struct {
 	body   []byte
 	header http.Header
 	limit  int64
-	read   func(body io.Reader, header http.Header) error
+	// timeout of one attempt; 0: as for all
+	timeout time.Duration
+	read    func(body io.Reader, header http.Header) error
 }
 
 // do asks until there is an answer, a refusal, or no more tries.
@@ -100,6 +104,9 @@ func mayPass(err error) bool {
 		}
 	}
 	if s := (*StatusError)(nil); errors.As(err, &s) {
+		if s.After > maxPatience && s.After > s.wait {
+			return false
+		}
 		return s.Status == http.StatusTooManyRequests || s.Status == http.StatusRequestTimeout || s.Status >= 500 && s.Status != http.StatusNotImplemented
 	}
 	var u unreadable
@@ -113,7 +120,7 @@ func (c *Client) once(ctx context.Context, a ask) (err error) {
 		return err
 	}
 	defer func() { c.metrics.asked(a.call, err) }()
-	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(a.timeout, c.o.Timeout))
 	defer cancel()
 	var body io.Reader
 	if a.body != nil {
@@ -212,15 +219,20 @@ func (c *Client) refusal(resp *http.Response) error {
 	case http.StatusForbidden:
 		return &refusedError{wait}
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		asked := wait
 		wait = min(wait, c.o.MaxWait)
 		if wait > 0 {
 			c.hold.Store(time.Now().Add(wait).UnixNano())
 		}
-		return &StatusError{Status: s, wait: wait}
+		return &StatusError{Status: s, After: asked, wait: wait}
 	default:
 		return &StatusError{Status: s}
 	}
 }
+
+// maxPatience is for how long a server may ask and still be asked again by the same
+// call. Whoever has other things to do comes back later.
+const maxPatience = 2 * time.Minute
 
 // maxRetryAfter bounds how far off a server can push us.
 const maxRetryAfter = 24 * time.Hour

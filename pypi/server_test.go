@@ -2,6 +2,7 @@ package pypi
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -9,10 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,9 +58,12 @@ type testIndex struct {
 	agents   map[string]bool
 	batch    int
 	noTags   bool
+	before   func(call string) // called first, if set
+	asOf     int64             // serial that the list of all projects is as new as; 0: the newest
 }
 
 type testProject struct {
+	Born   int64
 	Serial int64
 	Shown  int64 // what a cache shows instead, with no files; 0: the truth
 	Status string
@@ -96,7 +102,7 @@ func (x *testIndex) upload(name, file string, attested bool) {
 	}
 	p := x.projects[name]
 	if p == nil {
-		p = &testProject{Status: "active"}
+		p = &testProject{Status: "active", Born: x.serial + 1}
 		x.projects[name] = p
 	}
 	p.Files = append(p.Files, f)
@@ -122,9 +128,15 @@ func (x *testIndex) count(call string) int {
 }
 
 func (x *testIndex) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	call := r.URL.Path
+	x.mu.Lock()
+	before := x.before
+	x.mu.Unlock()
+	if before != nil {
+		before(call)
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	call := r.URL.Path
 	var body []byte
 	if r.Method == http.MethodPost {
 		body, _ = io.ReadAll(r.Body)
@@ -142,6 +154,8 @@ func (x *testIndex) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodPost:
 		x.journal(w, call, string(body))
+	case call == "/simple/":
+		x.list(w)
 	case strings.HasPrefix(call, "/simple/"):
 		x.simple(w, r, strings.Trim(strings.TrimPrefix(call, "/simple/"), "/"))
 	default:
@@ -196,6 +210,19 @@ func rowsXML(rows []index.JournalRow) []byte {
 	}
 	b.WriteString("</data></array></value>\n</param>\n</params>\n</methodResponse>\n")
 	return b.Bytes()
+}
+
+// list names all projects, as of asOf if that is set.
+func (x *testIndex) list(w http.ResponseWriter) {
+	asOf := cmp.Or(x.asOf, x.serial)
+	projects := []map[string]any{}
+	for _, name := range slices.Sorted(maps.Keys(x.projects)) {
+		if p := x.projects[name]; p.Born <= asOf && p.Status != "quarantined" {
+			projects = append(projects, map[string]any{"name": strings.ToUpper(name[:1]) + name[1:], "_last-serial": min(p.Serial, asOf)})
+		}
+	}
+	w.Header().Set("Content-Type", "application/vnd.pypi.simple.v1+json")
+	_ = json.NewEncoder(w).Encode(map[string]any{"meta": map[string]any{"api-version": "1.4", "_last-serial": asOf}, "projects": projects})
 }
 
 func (x *testIndex) simple(w http.ResponseWriter, r *http.Request, name string) {
@@ -281,7 +308,7 @@ func metric(t *testing.T, reg prometheus.Gatherer, name, label string) float64 {
 }
 
 // serve starts a real server and a client that loses no time.
-func serve(t *testing.T, h http.Handler, change func(*Options)) *Client {
+func serve(t testing.TB, h http.Handler, change func(*Options)) *Client {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)

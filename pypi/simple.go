@@ -102,7 +102,7 @@ type page struct {
 // deleted. A single odd file is left out and counted, so that it cannot hide the
 // others.
 func parseSimple(body io.Reader, at *url.URL, project string) (page, error) {
-	s := &simpleReader{d: json.NewDecoder(body), at: at, p: page{skipped: map[string]int{}}}
+	s := &simpleReader{walker: walker{json.NewDecoder(body)}, at: at, p: page{skipped: map[string]int{}}}
 	seen := map[string]bool{}
 	err := s.object(func(key string) error {
 		if seen[key] {
@@ -134,7 +134,7 @@ func parseSimple(body io.Reader, at *url.URL, project string) (page, error) {
 }
 
 type simpleReader struct {
-	d        *json.Decoder
+	walker
 	at       *url.URL
 	p        page
 	name     string
@@ -144,20 +144,13 @@ type simpleReader struct {
 func (s *simpleReader) member(key string) error {
 	switch key {
 	case "meta":
-		var meta struct {
-			API    string `json:"api-version"`
-			Serial *int64 `json:"_last-serial"`
-		}
+		var meta simpleMeta
 		if err := s.d.Decode(&meta); err != nil {
 			return fmt.Errorf("meta: %w", err)
 		}
-		if meta.API != "" && !strings.HasPrefix(meta.API, "1.") {
-			return fmt.Errorf("version %.20q of the simple API is unknown", meta.API)
-		}
-		if meta.Serial != nil {
-			s.p.listing.Serial = max(0, *meta.Serial)
-		}
-		return nil
+		serial, err := meta.read()
+		s.p.listing.Serial = serial
+		return err
 	case "name":
 		return s.d.Decode(&s.name)
 	case "project-status":
@@ -183,45 +176,20 @@ func (s *simpleReader) member(key string) error {
 	return s.d.Decode(&other)
 }
 
-// object and array walk a container, so that only one element at a time is held
-// besides what is kept.
-func (s *simpleReader) object(f func(key string) error) error {
-	if err := s.delim('{'); err != nil {
-		return err
-	}
-	for s.d.More() {
-		t, err := s.d.Token()
-		if err != nil {
-			return err
-		}
-		if err := f(t.(string)); err != nil { // the decoder takes nothing else for a key
-			return err
-		}
-	}
-	return s.delim('}')
+type simpleMeta struct {
+	API    string `json:"api-version"`
+	Serial *int64 `json:"_last-serial"`
 }
 
-func (s *simpleReader) array(most int, f func() error) error {
-	if err := s.delim('['); err != nil {
-		return err
+// read returns the serial, 0 for none.
+func (m simpleMeta) read() (serial int64, err error) {
+	if m.API != "" && !strings.HasPrefix(m.API, "1.") {
+		return 0, fmt.Errorf("version %.20q of the simple API is unknown", m.API)
 	}
-	for n := 0; s.d.More(); n++ {
-		if n == most {
-			return fmt.Errorf("more than %d elements", most)
-		}
-		if err := f(); err != nil {
-			return err
-		}
+	if m.Serial != nil {
+		serial = max(0, *m.Serial)
 	}
-	return s.delim(']')
-}
-
-func (s *simpleReader) delim(want json.Delim) error {
-	t, err := s.d.Token()
-	if err == nil && t != want {
-		err = fmt.Errorf("%.40q where %q should be", fmt.Sprint(t), want.String())
-	}
-	return err
+	return serial, nil
 }
 
 type simpleFile struct {

@@ -69,8 +69,11 @@ type PyPIConfig struct {
 	URL          string   `yaml:"url"` // what comes before /simple/
 	Projects     []string `yaml:"projects"`
 	Requirements []string `yaml:"requirements"` // files whose projects are watched: requirements.txt, pylock.toml, uv.lock, poetry.lock
+	All          bool     `yaml:"all"`          // watch every project; projects and requirements then add nothing
 	Interval     Duration `yaml:"interval"`
 	Rate         float64  `yaml:"rate"` // requests a second, at most; 0: 10
+
+	JournalSince int64 `yaml:"journal_since"` // serial from which the journal's older rows about watched projects are read; 0: none are
 
 	TokenFile       string   `yaml:"token_file"`       // file: USER:PASSWORD, or a bearer token
 	ProvenanceHosts []string `yaml:"provenance_hosts"` // HOST or HOST:PORT of further servers that provenance is read from

@@ -18,7 +18,7 @@ trusted_root: trusted_root.json   # default: Sigstore's own, refreshed by TUF
 logs:                             # default: every log in the trusted root
   - {api: v2, origin: log2025-1.rekor.sigstore.dev, url: "https://log2025-1.rekor.sigstore.dev/api/v2/", follow: tail, start: 0}
   - {api: v1, url: "https://rekor.sigstore.dev", follow: lookup}
-pypi: {url: "https://pypi.org", projects: [sampleproject], requirements: [r.txt, /etc/uv.lock], interval: 90s}
+pypi: {url: "https://pypi.org", projects: [sampleproject], requirements: [r.txt, /etc/uv.lock], interval: 90s, all: true, journal_since: 7}
 indexes:
   - {name: testpypi, url: "https://test.pypi.org", projects: [a]}
   - {name: mirror, url: "https://pkg.example.org/pypi/all", requirements: [r.txt], interval: 5m, rate: 2, token_file: token, provenance_hosts: ["attest.example.org:8443"]}
@@ -37,7 +37,7 @@ func TestConfig(t *testing.T) {
 			{API: monitor.V2, Origin: "log2025-1.rekor.sigstore.dev", URL: "https://log2025-1.rekor.sigstore.dev/api/v2/", Follow: monitor.FollowTail, Start: "0"},
 			{API: monitor.V1, URL: "https://rekor.sigstore.dev", Follow: monitor.FollowLookup},
 		},
-		PyPI: PyPIConfig{URL: "https://pypi.org", Projects: []string{"sampleproject"}, Requirements: []string{"etc/r.txt", "/etc/uv.lock"}, Interval: "90s"},
+		PyPI: PyPIConfig{URL: "https://pypi.org", Projects: []string{"sampleproject"}, Requirements: []string{"etc/r.txt", "/etc/uv.lock"}, Interval: "90s", All: true, JournalSince: 7},
 		Indexes: []IndexConfig{
 			{"testpypi", PyPIConfig{URL: "https://test.pypi.org", Projects: []string{"a"}, Interval: "60s"}},
 			{"mirror", PyPIConfig{URL: "https://pkg.example.org/pypi/all", Requirements: []string{"etc/r.txt"}, Interval: "5m", Rate: 2, TokenFile: "etc/token", ProvenanceHosts: []string{"attest.example.org:8443"}}},
@@ -81,6 +81,8 @@ func TestConfigRefuses(t *testing.T) {
 		"pypi:\n  interval: fast\n":                                                            "2:13: ",
 		"pypi:\n  interval: -1s\n":                                                             "2:13: ",
 		"pypi:\n  url: pypi\n":                                                                 "2:8: ",
+		"pypi:\n  journal_since: -1\n":                                                         "2:18: journal_since is negative",
+		"pypi:\n  all: many\n":                                                                 "2:8: ",
 		"pypi:\n  projects: [a]\n  colour: b\n":                                                "3:3: ",
 		"pypi:\n  requirements: [a, \"\"]\n":                                                   "2:21: ",
 		"webhooks:\n  - url: hook\n":                                                           "2:10: ",

@@ -18,9 +18,10 @@ import (
 
 // A packageIndex is PyPI, or another index, as it is watched.
 type packageIndex struct {
-	name    string
-	scope   *pypi.Scope
-	watcher *pypi.Watcher
+	name     string
+	scope    *pypi.Scope
+	watcher  *pypi.Watcher
+	progress *bootstrapProgress
 }
 
 // sources are all package indexes, PyPI first.
@@ -64,15 +65,15 @@ func (d *daemon) openIndex(ctx context.Context, c IndexConfig) (*packageIndex, e
 	if c.Name != index.PyPI {
 		log = log.With("source", c.Name)
 	}
-	x := &packageIndex{name: c.Name}
+	x := &packageIndex{name: c.Name, progress: &bootstrapProgress{log: log, every: bootstrapLogEvery}}
 	x.scope = &pypi.Scope{Names: c.Projects, Files: c.Requirements, Log: log,
 		Changed: func(projects []string) { x.watcher.SetProjects(projects) }}
 	projects, err := x.scope.Load(ctx)
 	if err != nil {
 		return nil, wrong(err)
 	}
-	x.watcher = &pypi.Watcher{Client: client, Store: catalogue, Projects: projects, Interval: c.Interval.Value(),
-		Log: log, Metrics: metrics, Changed: d.wakeAll}
+	x.watcher = &pypi.Watcher{Client: client, Store: catalogue, Projects: projects, All: c.All, JournalSince: c.JournalSince, Interval: c.Interval.Value(),
+		Log: log, Metrics: metrics, Changed: d.wakeAll, Progress: x.progress.show}
 	return x, nil
 }
 
@@ -88,6 +89,17 @@ func newIndexClient(c PyPIConfig, metrics *pypi.Metrics) (*pypi.Client, error) {
 	return pypi.NewClient(o)
 }
 
+// watchedSources says what is watched.
+func watchedSources(c Config, named int) string {
+	what := fmt.Sprintf("%d project(s)", named)
+	for _, s := range c.sources() {
+		if s.All {
+			what = "all of " + s.Name + ", " + what
+		}
+	}
+	return what
+}
+
 // checkSources reads what the sources name, and counts the projects on all of them.
 func checkSources(ctx context.Context, c Config) (projects int, err error) {
 	for _, s := range c.sources() {
@@ -99,7 +111,9 @@ func checkSources(ctx context.Context, c Config) (projects int, err error) {
 		if err != nil {
 			return 0, fmt.Errorf("%w: index %s: %w", errConfig, s.Name, err)
 		}
-		projects += len(names)
+		if !s.All {
+			projects += len(names)
+		}
 	}
 	return projects, nil
 }
@@ -148,6 +162,9 @@ func (p PyPIConfig) check() (problem, key string) {
 	}
 	if problem := p.Interval.problem(); problem != "" {
 		return problem, ".interval"
+	}
+	if p.JournalSince < 0 {
+		return "journal_since is negative", ".journal_since"
 	}
 	if !(p.Rate >= 0) {
 		return "rate is negative", ".rate"

@@ -92,7 +92,7 @@ func TestTwoIndexes(t *testing.T) {
 		if d := cmp.Diff(want, b.told()); d != "" {
 			b.Errorf("alerts while one index is away (-want +got):\n%s", d)
 		}
-		if n := b.log.count("cannot read all of the index", "source=testpypi"); n == 0 {
+		if n := b.log.count("journal is unavailable", "source=testpypi"); n == 0 {
 			b.Error("an index is away without a word")
 		}
 		b.net.Serve(testHost, test)

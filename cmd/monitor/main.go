@@ -96,10 +96,12 @@ func run(ctx context.Context, s settings, once bool, stderr io.Writer) error {
 	if err != nil {
 		return &exit{exitUsage, err}
 	}
-	d, err := newDaemon(ctx, config, slog.New(slog.NewTextHandler(stderr, nil)))
+	shown := newConsole(stderr)
+	d, err := newDaemon(ctx, config, slog.New(slog.NewTextHandler(shown, nil)))
 	if err != nil {
 		return failed(err)
 	}
+	d.indexes[0].progress.console = shown
 	// Most of what is allocated are leaves that are done with after a batch:
 	// collecting twice as often halves the peak for a few per cent of time.
 	debug.SetGCPercent(50)
@@ -149,7 +151,12 @@ func checkCommand(config *settings, stdout io.Writer) *cobra.Command {
 			if err != nil {
 				return &exit{exitUsage, err}
 			}
-			fmt.Fprintf(stdout, "fine: %d log(s) named, %d project(s) watched, database %s\n", len(c.Logs), projects, c.Database)
+			for _, s := range c.sources() {
+				if s.All && len(s.Projects)+len(s.Requirements) > 0 {
+					fmt.Fprintf(stdout, "note: index %s: all wins; projects and requirements add nothing to it\n", s.Name)
+				}
+			}
+			fmt.Fprintf(stdout, "fine: %d log(s) named, %s watched, database %s\n", len(c.Logs), watchedSources(c, projects), c.Database)
 			return nil
 		},
 	}

@@ -132,5 +132,11 @@ func TestRequirementsUnreadable(t *testing.T) {
 		if code := Main(b.Context(), []string{"check-config", "--config", b.config}, &stdout, b.Output()); code != exitFine || !strings.Contains(stdout.String(), "2 project(s)") {
 			b.Errorf("check-config: exit code %d, %q", code, stdout.String())
 		}
+
+		b.write("sigtrail.yaml", strings.Replace(config, "projects: [SampleProject]", "all: true, projects: [a]", 1))
+		stdout.Reset()
+		if code := Main(b.Context(), []string{"check-config", "--config", b.config}, &stdout, b.Output()); code != exitFine || !strings.Contains(stdout.String(), "all wins") || !strings.Contains(stdout.String(), "all of pypi, 0 project(s) watched") {
+			b.Errorf("check-config: exit code %d, %q", code, stdout.String())
+		}
 	})
 }

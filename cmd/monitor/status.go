@@ -68,8 +68,9 @@ type report struct {
 	Scans    []scanStatus   `json:"unfinished_scans,omitempty"`
 	Shown    shownStatus    `json:"heads_from_elsewhere"`
 	PyPI     *int64         `json:"pypi_serial,omitempty"` // journal read up to here; absent: never
-	Files    filesStatus    `json:"files"`                 // on all indexes
-	Indexes  []indexStatus  `json:"indexes,omitempty"`     // beside PyPI
+	Watched  pypiStatus     `json:"pypi"`
+	Files    filesStatus    `json:"files"`             // on all indexes
+	Indexes  []indexStatus  `json:"indexes,omitempty"` // beside PyPI
 }
 
 type indexStatus struct {
@@ -202,6 +203,9 @@ func readStatus(ctx context.Context, path string) (report, error) {
 	if ok {
 		s.PyPI = &serial
 	}
+	if s.Watched, err = readPyPIStatus(ctx, store.PyPI()); err != nil {
+		return s, err
+	}
 	others, err := store.OtherIndexes(ctx)
 	if err != nil {
 		return s, err
@@ -331,6 +335,7 @@ func (s report) text() string {
 	} else {
 		fmt.Fprintf(&b, "PyPI: journal read up to serial %d; %d files known, %d steps outstanding\n", *s.PyPI, s.Files.Listed, s.Files.Waiting)
 	}
+	wrapped(&b, "", s.Watched.text())
 	for _, x := range s.Indexes {
 		journal := "no journal read"
 		if x.Serial != nil {
