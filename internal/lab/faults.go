@@ -74,6 +74,15 @@ func (f *Faults) HTML(path string, times int) {
 	})
 }
 
+// Answer answers with something else.
+func (f *Faults) Answer(path string, times, code int, kind string, body []byte) {
+	f.add(path, times, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		w.Header().Set("Content-Type", kind)
+		w.WriteHeader(code)
+		w.Write(body)
+	})
+}
+
 // Cut breaks the connection off within the body, after that part of it: 0 is
 // before its first byte, 1 before its last.
 func (f *Faults) Cut(path string, times int, part float64) {
