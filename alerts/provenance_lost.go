@@ -23,6 +23,9 @@ func checkProvenanceLost(f Facts) []Alert {
 		f.Policy.Attestations == AttestationsOptional {
 		return nil
 	}
+	if f.File.ProvenanceURL != "" && !f.File.Gone.IsZero() {
+		return nil // it had one, which went with the file before anybody asked for it
+	}
 	this, last, found := compareReleases(f.Releases, f.File.Version)
 	reason := ""
 	switch {
