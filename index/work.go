@@ -27,16 +27,17 @@ var workCauses = []WorkCause{ByJournal, ByPoll, ByBootstrap}
 type WorkState string
 
 const (
-	WorkDue     WorkState = "due"     // not tried yet
-	WorkStale   WorkState = "stale"   // answered with a listing older than the journal
-	WorkMissing WorkState = "missing" // 404
-	WorkRefused WorkState = "refused" // 403
-	WorkLimited WorkState = "limited" // 429
-	WorkFailing WorkState = "failing" // any other failure
+	WorkDue     WorkState = "due"      // not tried yet
+	WorkStale   WorkState = "stale"    // answered with a listing older than the journal
+	WorkMissing WorkState = "missing"  // 404
+	WorkRefused WorkState = "refused"  // 403
+	WorkLimited WorkState = "limited"  // 429
+	WorkFailing WorkState = "failing"  // any other failure
+	WorkTooLong WorkState = "too-long" // an answer beyond what is read of one
 )
 
 // WorkStates are all of them.
-var WorkStates = []WorkState{WorkDue, WorkStale, WorkMissing, WorkRefused, WorkLimited, WorkFailing}
+var WorkStates = []WorkState{WorkDue, WorkStale, WorkMissing, WorkRefused, WorkLimited, WorkFailing, WorkTooLong}
 
 // Work is a listing that is to be read.
 type Work struct {

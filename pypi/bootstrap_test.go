@@ -388,7 +388,7 @@ func TestStates(t *testing.T) {
 		{&StatusError{Status: 429, After: 24 * time.Hour}, index.WorkLimited, time.Hour},
 		{&StatusError{Status: 503, After: time.Minute}, index.WorkFailing, time.Minute},
 		{errors.New("connection reset"), index.WorkFailing, 0},
-		{ErrTooLarge, index.WorkFailing, 0},
+		{ErrTooLarge, index.WorkTooLong, 0},
 	} {
 		if state, wait := stateOf(c.err); state != c.state || wait != c.wait {
 			t.Errorf("%v: %s %v, want %s %v", c.err, state, wait, c.state, c.wait)

@@ -242,8 +242,8 @@ func TestPageOfAnotherKind(t *testing.T) {
 func TestOutcomes(t *testing.T) {
 	limit := &Fault{Text: "HTTPTooManyRequests: slow down"}
 	for want, errs := range map[string][]error{
-		"ok": {nil}, "unchanged": {ErrUnchanged}, "not_found": {ErrNotFound}, "refused": {ErrRefused, &refusedError{}}, "limited": {&StatusError{Status: 429}, unreadable{limit}},
-		"error": {&StatusError{Status: 500}, unreadable{io.ErrUnexpectedEOF}, ErrTooLarge, errKind, errElsewhere, errors.New("no route"), unreadable{&Fault{Text: "no"}}},
+		"ok": {nil}, "unchanged": {ErrUnchanged}, "not_found": {ErrNotFound}, "refused": {ErrRefused, &refusedError{}}, "too_large": {ErrTooLarge}, "limited": {&StatusError{Status: 429}, unreadable{limit}},
+		"error": {&StatusError{Status: 500}, unreadable{io.ErrUnexpectedEOF}, errKind, errElsewhere, errors.New("no route"), unreadable{&Fault{Text: "no"}}},
 	} {
 		for _, err := range errs {
 			if got := outcome(err); got != want {

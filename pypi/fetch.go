@@ -11,6 +11,7 @@ import (
 const (
 	retryNegative = time.Minute      // a provenance that is named and not there yet
 	youngFor      = 10 * time.Minute // a file that a cache may know nothing of
+	unreadableFor = 2 * time.Hour    // since a file was first seen: its object may be a passing fault's
 )
 
 // fetch asks for one file's provenance and stores what comes of it.
@@ -32,6 +33,11 @@ func (w *Watcher) fetch(ctx context.Context, f index.File, failed *failures) res
 		// likely a cache's than the truth, and would look like an attack.
 		r.state = index.WorkMissing
 		p.State, p.Error = index.ProvenancePending, "named by the listing and not found yet"
+	case p.State == index.ProvenanceUnreadable && p.Body != nil && p.Fetched.Sub(f.FirstSeen) < unreadableFor:
+		// PyPI has made and checked the object itself: something on the way is
+		// the likelier culprit.
+		r.state = index.WorkFailing
+		p.State, p.Body = index.ProvenancePending, nil
 	default:
 		w.meter.provenance.Add(1)
 	}

@@ -86,6 +86,8 @@ func outcome(err error) string {
 		return "not_found"
 	case errors.Is(err, ErrRefused):
 		return "refused"
+	case errors.Is(err, ErrTooLarge):
+		return "too_large"
 	case errors.As(err, &s) && s.Status == http.StatusTooManyRequests, isLimit(err):
 		return "limited"
 	}

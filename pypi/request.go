@@ -21,7 +21,7 @@ import (
 const (
 	maxJournal    = 64 << 20
 	maxSimple     = 64 << 20
-	maxProvenance = 4 << 20
+	maxProvenance = 16 << 20
 )
 
 // A StatusError is an answer that is neither success nor one of the answers with
@@ -176,7 +176,21 @@ type bounded struct {
 	err  error
 }
 
-func (b *bounded) Read(p []byte) (int, error) {
+// Read fills p as far as the body goes. The JSON decoder looks through all that it
+// holds after each reading: in small pieces, megabytes of spaces would take minutes.
+func (b *bounded) Read(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var more int
+		more, err = b.some(p[n:])
+		n += more
+	}
+	if n > 0 && err == io.EOF {
+		return n, nil // the next reading has the end to itself
+	}
+	return n, err
+}
+
+func (b *bounded) some(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}

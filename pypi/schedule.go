@@ -29,6 +29,7 @@ var listingSchedules = map[index.WorkState]schedule{
 	index.WorkRefused: {5 * time.Minute, time.Hour},
 	index.WorkLimited: {time.Minute, time.Hour},             // at least as long as Retry-After asks
 	index.WorkFailing: {30 * time.Second, 10 * time.Minute}, // 5xx, a broken connection, an answer that makes no sense
+	index.WorkTooLong: {time.Hour, 24 * time.Hour},          // tens of megabytes for nothing, each time
 }
 
 // Provenance, likewise. What is found, absent or unreadable is not asked for again.
@@ -52,6 +53,8 @@ func stateOf(err error) (index.WorkState, time.Duration) {
 	var refused *refusedError
 	var status *StatusError
 	switch {
+	case errors.Is(err, ErrTooLarge):
+		return index.WorkTooLong, 0
 	case errors.Is(err, ErrNotFound):
 		return index.WorkMissing, 0
 	case errors.As(err, &refused):
@@ -94,7 +97,7 @@ func (g *gate) takeIn(now time.Time, state index.WorkState, wait time.Duration) 
 		return // sent before it closed
 	}
 	switch state {
-	case "", index.WorkStale, index.WorkMissing:
+	case "", index.WorkStale, index.WorkMissing, index.WorkTooLong:
 		g.closed, g.inRow = 0, 0
 		return
 	case index.WorkFailing:

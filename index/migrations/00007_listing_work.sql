@@ -17,7 +17,7 @@ CREATE TABLE listing_work (
   serial   INTEGER NOT NULL,                   -- that the listing must have reached; 0: any will do
   removed  INTEGER NOT NULL DEFAULT 0,         -- 1: the journal's last word is that the project was deleted
   why      TEXT    NOT NULL CHECK (why IN ('journal', 'bootstrap', 'direct')),
-  state    TEXT    NOT NULL CHECK (state IN ('due', 'stale', 'missing', 'refused', 'limited', 'failing')),
+  state    TEXT    NOT NULL CHECK (state IN ('due', 'stale', 'missing', 'refused', 'limited', 'failing', 'too-long')),
   tries    INTEGER NOT NULL DEFAULT 0,         -- since it was last due
   since    INTEGER NOT NULL,                   -- when it was first due
   next     INTEGER NOT NULL,                   -- when to ask
