@@ -37,7 +37,10 @@ bench: ## measure the path from leaf to index: Go benchmarks, then a whole-proce
 	$(GO) test -run '^$$' -bench . -benchmem ./index ./rekor ./monitor
 	$(GO) run ./internal/bench $(BENCH)
 
+load: ## play a day of PyPI, fifty times faster, to a monitor that watches all of it
+	$(GO) run ./internal/bench -load $(LOAD)
+
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help build demo test unit fuzz soak bench clean
+.PHONY: help build demo test unit fuzz soak bench load clean

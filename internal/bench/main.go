@@ -23,8 +23,15 @@ import (
 func main() {
 	log.SetFlags(0)
 	n := flag.Int("n", 100_000, "leaves in the log")
+	load := flag.Bool("load", false, "play a day of PyPI instead, to a monitor that watches all of it")
 	flag.Parse()
-	if err := run(context.Background(), *n); err != nil {
+	err := error(nil)
+	if *load {
+		err = runLoad(context.Background())
+	} else {
+		err = run(context.Background(), *n)
+	}
+	if err != nil {
 		log.Fatal("bench: ", err)
 	}
 }

@@ -1,0 +1,22 @@
+package index
+
+import "context"
+
+// FilesAfter returns files that were stored after one, in the order of their storing.
+// 0 is before all of them.
+func (s *Store) FilesAfter(ctx context.Context, id FileID, limit int) ([]File, error) {
+	var files []File
+	err := s.each(ctx, `SELECT `+fileColumns+` FROM files f JOIN projects p ON p.id = f.project_id WHERE f.id > ? ORDER BY f.id LIMIT ?`, []any{int64(id), limit}, func(scan scan) error {
+		var r fileRow
+		if err := scan(r.dest()...); err != nil {
+			return err
+		}
+		f, err := r.value()
+		files = append(files, f)
+		return err
+	})
+	if err != nil {
+		return nil, s.fail("reading new files", err)
+	}
+	return files, nil
+}
