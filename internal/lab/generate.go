@@ -91,7 +91,7 @@ func (l *Lab) job(key *ecdsa.PrivateKey, first int, leaves [][]byte, o GenerateO
 		n := first + i
 		if f, bound := o.file(n); bound {
 			u := generatedFile(f)
-			s, err := signWith(key, cert, u.Filename, u.SHA256)
+			s, err := signWith(key, cert, publishStatement(u.Filename, u.SHA256), u.Filename, u.SHA256)
 			if err != nil {
 				return err
 			}

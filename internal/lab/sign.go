@@ -25,6 +25,17 @@ type Signed struct {
 // SignPublish does what a publishing client does for a file: a fresh key, a
 // certificate for the identity from at on, a signed statement.
 func (c *CA) SignPublish(id Identity, filename string, digest [32]byte, at time.Time) (Signed, error) {
+	return c.signStatement(id, publishStatement(filename, digest), filename, digest, at)
+}
+
+// SignBuild signs how a file was built (SLSA), as an attestation beside the one of
+// its publication.
+func (c *CA) SignBuild(id Identity, filename string, digest [32]byte, at time.Time) (Signed, error) {
+	statement := fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":%q,"digest":{"sha256":"%x"}}],"predicateType":"https://slsa.dev/provenance/v1","predicate":{"buildDefinition":{"at":%d}}}`, filename, digest, at.Unix())
+	return c.signStatement(id, statement, filename, digest, at)
+}
+
+func (c *CA) signStatement(id Identity, statement []byte, filename string, digest [32]byte, at time.Time) (Signed, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return Signed{}, err
@@ -33,7 +44,7 @@ func (c *CA) SignPublish(id Identity, filename string, digest [32]byte, at time.
 	if err != nil {
 		return Signed{}, err
 	}
-	return signWith(key, cert, filename, digest)
+	return signWith(key, cert, statement, filename, digest)
 }
 
 // SignUntrusted is SignPublish with a certificate that anybody can make.
@@ -46,12 +57,15 @@ func SignUntrusted(id Identity, filename string, digest [32]byte, at time.Time) 
 	if err != nil {
 		return Signed{}, err
 	}
-	return signWith(key, cert, filename, digest)
+	return signWith(key, cert, publishStatement(filename, digest), filename, digest)
 }
 
-func signWith(key *ecdsa.PrivateKey, cert []byte, filename string, digest [32]byte) (Signed, error) {
-	s := Signed{Filename: filename, SHA256: digest, Cert: cert}
-	s.Statement = fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":%q,"digest":{"sha256":"%x"}}],"predicateType":"https://docs.pypi.org/attestations/publish/v1","predicate":null}`, filename, digest)
+func publishStatement(filename string, digest [32]byte) []byte {
+	return fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":%q,"digest":{"sha256":"%x"}}],"predicateType":"https://docs.pypi.org/attestations/publish/v1","predicate":null}`, filename, digest)
+}
+
+func signWith(key *ecdsa.PrivateKey, cert, statement []byte, filename string, digest [32]byte) (Signed, error) {
+	s := Signed{Filename: filename, SHA256: digest, Cert: cert, Statement: statement}
 	s.PAE = fmt.Appendf(nil, "DSSEv1 28 application/vnd.in-toto+json %d %s", len(s.Statement), s.Statement)
 	sum := sha256.Sum256(s.PAE)
 	var err error
