@@ -154,12 +154,16 @@ func (s samples) sum(name string) float64 {
 
 // of is one series with one label; -1: there is none.
 func (s samples) of(name, label, value string) float64 {
+	sum, found := 0.0, false
 	for series, v := range s {
 		if strings.HasPrefix(series, name+"{") && strings.Contains(series, label+`="`+value+`"`) {
-			return v
+			sum, found = sum+v, true
 		}
 	}
-	return -1
+	if !found {
+		return -1
+	}
+	return sum
 }
 
 // timeline runs the real timeline and returns what it prints and its exit code.

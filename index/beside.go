@@ -29,33 +29,6 @@ func OpenBeside(ctx context.Context, path string, o Options) (_ *Store, err erro
 	return s, s.begin(ctx, o)
 }
 
-const (
-	anyByDigest = `SELECT EXISTS (SELECT 1 FROM expected WHERE digest = ?)`
-	anyByLeaf   = `SELECT EXISTS (SELECT 1 FROM provenance_leaves WHERE leaf_hash = ?)`
-)
-
-// expects reports whether some file may expect a leaf with this digest. A store
-// beside a monitor asks the tables each time: for a command of some minutes the
-// set in memory is not worth its loading.
-func (s *Store) expects(digest []byte) (bool, error) {
-	if !s.beside {
-		return s.watch.has(digest), nil
-	}
-	var found bool
-	err := s.anyByDigest.QueryRow(digest).Scan(&found)
-	return found, err
-}
-
-// names is expects for a leaf that some provenance object may name.
-func (s *Store) names(hash []byte) (bool, error) {
-	if !s.beside {
-		return s.watch.has(hash), nil
-	}
-	var found bool
-	err := s.anyByLeaf.QueryRow(hash).Scan(&found)
-	return found, err
-}
-
 // watchGrowth is the setting that counts the transactions, of any process, that
 // have added to what leaves are held against.
 const watchGrowth = "watch_growth"

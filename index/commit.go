@@ -22,8 +22,26 @@ type sifting struct {
 
 // A freeLeaf concerns no file that is known, and could concern one that comes.
 type freeLeaf struct {
-	digest [32]byte
+	digest prefix
 	index  uint64
+	*claimed
+	signedAt int64 // Unix seconds, see Candidate; 0: not known
+}
+
+// A glance is what the cheap look at a leaf gives.
+type glance struct {
+	hash   monitor.Hash
+	digest [32]byte
+	kind   string
+	err    error
+	ok     bool // there is a digest
+	signed bool // by the log, its time
+
+	named, expected bool // a file may have it in its provenance, or expect its digest
+
+	likely bool // it could concern a file to come; then:
+	*claimed
+	signedAt int64
 }
 
 // Commit implements monitor.Store. Leaves that cannot be decoded are counted and
@@ -93,15 +111,6 @@ func (s *Store) commitOne(ctx context.Context, p monitor.Proven, file FileID, co
 		if err := t.unwant(p.Log, p.Leaf.Index); err != nil {
 			return err
 		}
-		for _, f := range w.bound {
-			n, err := t.exec(`DELETE FROM unbound WHERE digest = ? AND log_id = ? AND idx = ?`, blob(f.entry.Digest), log, int64(p.Leaf.Index))
-			if err != nil {
-				return err
-			}
-			if err := t.addUnbound(-n); err != nil {
-				return err
-			}
-		}
 		return s.save(t, w, log, p.Head, p.Proof)
 	})
 }
@@ -162,28 +171,26 @@ func (s *Store) tell(ctx context.Context, l monitor.Log, w *sifting) {
 // sift holds each leaf against the expected digests and verifies those that match.
 func (s *Store) sift(l monitor.Log, leaves []monitor.Leaf, hashes []monitor.Hash) (*sifting, error) {
 	w := &sifting{kinds: make(map[string]int)}
+	glances := make([]glance, len(leaves))
 	var scratch Scratch
 	for i := range leaves {
-		signed := s.timeSigned(l, leaves[i])
-		if !signed && l.API == monitor.V1 {
+		g := &glances[i]
+		*g = s.glance(l, leaves[i], &scratch)
+		g.hash = hashes[i]
+		if !g.signed && l.API == monitor.V1 {
 			w.unsigned = append(w.unsigned, leaves[i].Index)
 		}
-		kind, digest, ok, likely, err := Peek(leaves[i].Data, &scratch)
-		kind = kindOf(kind, err)
-		w.kinds[kind]++
-		if kind == kindMalformed {
-			w.malform(leaves[i], hashes[i], err)
+		w.kinds[g.kind]++
+		if g.kind == kindMalformed {
+			w.malform(leaves[i], hashes[i], g.err)
 		}
-		named, failed := s.names(hashes[i][:])
-		expected := false
-		if failed == nil && err == nil && ok {
-			expected, failed = s.expects(digest[:])
-		}
-		if failed != nil {
-			return nil, failed
-		}
-		if named || expected {
-			f, err := s.match(l, leaves[i], hashes[i], named, signed)
+	}
+	if err := s.mark(glances); err != nil {
+		return nil, err
+	}
+	for i, g := range glances {
+		if g.named || g.expected {
+			f, err := s.match(l, leaves[i], g)
 			if err != nil {
 				return nil, err
 			}
@@ -192,11 +199,28 @@ func (s *Store) sift(l monitor.Log, leaves []monitor.Leaf, hashes []monitor.Hash
 				continue
 			}
 		}
-		if err == nil && ok && likely {
-			w.free = append(w.free, freeLeaf{digest, leaves[i].Index})
+		if g.likely {
+			w.free = append(w.free, freeLeaf{prefixOf(g.digest[:]), leaves[i].Index, g.claimed, g.signedAt})
 		}
 	}
 	return w, nil
+}
+
+func (s *Store) glance(l monitor.Log, leaf monitor.Leaf, scratch *Scratch) glance {
+	g := glance{signed: s.timeSigned(l, leaf)}
+	g.kind, g.digest, g.ok, g.likely, g.err = Peek(leaf.Data, scratch)
+	g.kind = kindOf(g.kind, g.err)
+	g.ok, g.likely = g.ok && g.err == nil, g.likely && g.err == nil
+	if g.likely {
+		g.claimed, g.signedAt = s.claims.of(scratch)
+		switch {
+		case g.signed:
+			g.signedAt = leaf.IntegratedTime
+		case l.API == monitor.V1:
+			g.signedAt = 0
+		}
+	}
+	return g
 }
 
 // kindOf is a kind for the metric: of the few known ones, "other" or "malformed".
@@ -218,41 +242,32 @@ func decode(leaf []byte) (Entry, string) {
 }
 
 // match finds the files that a leaf concerns; nil if there are none after all.
-func (s *Store) match(l monitor.Log, leaf monitor.Leaf, hash monitor.Hash, named, signed bool) (*found, error) {
-	f := &found{leaf: leaf, hash: hash, setValid: signed}
+func (s *Store) match(l monitor.Log, leaf monitor.Leaf, g glance) (*found, error) {
+	f := &found{leaf: leaf, hash: g.hash, setValid: g.signed}
 	f.entry, f.kind = decode(leaf.Data)
 	// Not the caller's context: see tx.
 	ctx := context.Background()
 	if len(f.entry.Digest) == 32 {
-		rows, err := s.byDigest.QueryContext(ctx, f.entry.Digest)
+		matches, err := s.matches(ctx, [32]byte(f.entry.Digest))
 		if err != nil {
 			return nil, err
 		}
-		if err := drain(rows, func(scan scan) error {
-			var m match
-			var sum []byte
-			if err := scan(&m.file, &m.form, &m.name, &sum); err != nil {
-				return err
-			}
-			h, err := hashOf(sum)
-			m.sha256 = h
+		for _, m := range matches {
 			if b, ok := m.propose(f.entry); ok {
 				f.bindings = append(f.bindings, b)
 			}
-			return err
-		}); err != nil {
-			return nil, err
 		}
 	}
-	if named {
-		rows, err := s.byLeaf.QueryContext(ctx, hash[:], l.KeyID[:])
+	if g.named {
+		rows, err := s.byLeaf.QueryContext(ctx, g.hash[:], l.KeyID[:])
 		if err != nil {
 			return nil, err
 		}
 		if err := drain(rows, func(scan scan) error {
-			b := proposal{evidence: ByProvenance, signature: notChecked}
-			err := scan(&b.file)
-			f.bindings = append(f.bindings, b)
+			var file FileID
+			var subject bool
+			err := scan(&file, &subject)
+			f.bindings = append(f.bindings, namedBy(file, subject)...)
 			return err
 		}); err != nil {
 			return nil, err

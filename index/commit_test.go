@@ -75,7 +75,7 @@ func TestCommitBindsKnownFiles(t *testing.T) {
 	}
 	values := gathered(t, reg)
 	for series, want := range map[string]float64{
-		"sigtrail_bindings_total{artifact}": 1, "sigtrail_bindings_total{provenance}": 0, "sigtrail_bindings_total{statement}": 2,
+		"sigtrail_bindings_total{artifact,artifact}": 1, "sigtrail_bindings_total{provenance,}": 0, "sigtrail_bindings_total{statement,P1/pae}": 2,
 		"sigtrail_indexed_size{log.example}": 8, "sigtrail_unbound{}": 1, "sigtrail_unjudged{}": 3, "sigtrail_lookups_due{}": 0,
 		"sigtrail_entries_total{hashedrekord/0.0.2}": 4, "sigtrail_entries_total{malformed}": 2, "sigtrail_commit_seconds{}": 1,
 	} {

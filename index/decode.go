@@ -152,7 +152,12 @@ func unbase64(dst, text []byte) ([]byte, error) {
 }
 
 // Scratch is memory that Peek uses again from leaf to leaf.
-type Scratch struct{ buf []byte }
+type Scratch struct {
+	buf  []byte
+	cert []byte // of the last leaf that was likely; until the next call
+
+	claim []byte // see claims.of
+}
 
 // Peek looks at a leaf just enough to decide about it: its kind, its SHA-256
 // digest (false if it has none), and whether it could concern a PyPI file, which
@@ -181,6 +186,7 @@ func Peek(leaf []byte, s *Scratch) (kind string, digest [32]byte, ok, likely boo
 	if cap(cert) > cap(s.buf) {
 		s.buf = cert
 	}
+	s.cert = cert
 	return o.kind, digest, true, isCert && likelyIssuer(cert), nil
 }
 

@@ -2,10 +2,10 @@ package index
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"sigtrail/monitor"
@@ -44,20 +44,51 @@ type match struct {
 	sha256 [32]byte
 }
 
+// The names under which a file is looked for are its own and those that statements
+// in its provenance have for it.
 const (
-	filesByDigest = `SELECT x.file_id, x.form, f.filename, f.sha256 FROM expected x JOIN files f ON f.id = x.file_id WHERE x.digest = ?`
-	filesByLeaf   = `SELECT DISTINCT file_id FROM provenance_leaves WHERE leaf_hash = ? AND key_id = ?`
+	filesByDigest = `WITH candidate AS (SELECT file_id AS id FROM expected WHERE prefix = ?1 UNION SELECT id FROM files WHERE sha256 = ?2)
+		SELECT f.id, 0 AS attested, f.filename AS name, f.sha256 FROM files f WHERE f.id IN candidate
+		UNION ALL SELECT f.id, 1, a.name, f.sha256 FROM attested_names a JOIN files f ON f.id = a.file_id WHERE a.file_id IN candidate
+		ORDER BY 1, 2, 3`
+	filesByLeaf = `SELECT file_id, max(subject) FROM provenance_leaves WHERE leaf_hash = ? AND key_id = ? GROUP BY file_id`
 )
+
+// matches are the files that expect a digest, each with the form by which they do.
+func (s *Store) matches(ctx context.Context, digest [32]byte) ([]match, error) {
+	rows, err := s.byDigest.QueryContext(ctx, digest[:prefixBytes], digest[:])
+	if err != nil {
+		return nil, err
+	}
+	var found []match
+	err = drain(rows, func(scan scan) error {
+		var m match
+		var attested bool
+		var sum []byte
+		if err := scan(&m.file, &attested, &m.name, &sum); err != nil {
+			return err
+		}
+		m.sha256, err = hashOf(sum)
+		for _, x := range ExpectedDigests(m.name, m.sha256) {
+			if x.Digest == digest && !(attested && x.Form == artifact) {
+				m.form = x.Form
+				found = append(found, m)
+			}
+		}
+		return err
+	})
+	return found, err
+}
 
 // propose binds an entry to a file that expects its digest. False where the digest
 // is of something else than the form: a payload is no artifact.
 func (m match) propose(e Entry) (proposal, bool) {
-	payload := strings.HasSuffix(m.form, "/payload")
+	payload := strings.HasSuffix(m.form, formPayload)
 	if payload != (e.DigestOf == DigestPayload) {
 		return proposal{}, false
 	}
 	b := proposal{file: m.file, evidence: ByStatement, form: m.form}
-	if m.form == "artifact" {
+	if m.form == artifact {
 		b.evidence = ByArtifact
 	}
 	if err := VerifySignature(e, m.form, m.name, m.sha256); err != nil {
@@ -88,6 +119,9 @@ func (s *Store) save(t *tx, w *sifting, log int64, head monitor.Head, proof []mo
 				if err := t.widen(id); err != nil {
 					return fmt.Errorf("leaf %d: %w", f.leaf.Index, err)
 				}
+			}
+			if err := t.noLongerUnbound(f.entry.Digest, log, f.leaf.Index); err != nil {
+				return err
 			}
 		}
 	}
@@ -175,7 +209,12 @@ func (s *Store) bind(t *tx, entry EntryID, b proposal) error {
 	if err != nil || n == 0 {
 		return err
 	}
-	t.then(func() { s.metrics.bindings.WithLabelValues(string(b.evidence)).Inc() })
+	t.then(func() { s.metrics.bindings.WithLabelValues(string(b.evidence), b.form).Inc() })
+	if b.form != "" {
+		if err := t.countForm(formBound, b.form, s.now()); err != nil {
+			return err
+		}
+	}
 	if b.evidence == BySubject {
 		return nil
 	}
@@ -188,38 +227,4 @@ func (s *Store) bind(t *tx, entry EntryID, b proposal) error {
 	}
 	_, err = t.exec(`UPDATE projects SET identities = 1 WHERE identities = 0 AND id = (SELECT project_id FROM files WHERE id = ?)`, int64(b.file))
 	return err
-}
-
-// freeChunk is how many rows go into one statement: most of what a row costs is
-// the way into SQLite and back.
-const freeChunk = 64
-
-var insertFree = map[int]string{
-	1:         `INSERT OR IGNORE INTO unbound (digest, log_id, idx, seen) VALUES (?, ?, ?, ?)`,
-	freeChunk: `INSERT OR IGNORE INTO unbound (digest, log_id, idx, seen) VALUES (?, ?, ?, ?)` + strings.Repeat(`, (?, ?, ?, ?)`, freeChunk-1),
-}
-
-// saveFree stores leaves for files to come, in the order of the table.
-func (s *Store) saveFree(t *tx, free []freeLeaf, log int64) error {
-	slices.SortFunc(free, func(a, b freeLeaf) int { return bytes.Compare(a.digest[:], b.digest[:]) })
-	seen := s.now().Unix()
-	added := int64(0)
-	args := make([]any, 0, 4*freeChunk)
-	for len(free) > 0 {
-		n := 1
-		if len(free) >= freeChunk {
-			n = freeChunk
-		}
-		args = args[:0]
-		for i := range n {
-			args = append(args, free[i].digest[:], log, int64(free[i].index), seen)
-		}
-		k, err := t.exec(insertFree[n], args...)
-		if err != nil {
-			return err
-		}
-		added += k
-		free = free[n:]
-	}
-	return t.addUnbound(added)
 }

@@ -104,23 +104,31 @@ func (s *Store) addFile(t *tx, project int64, f File) (FileID, error) {
 // expect stores the digests by which leaves of a file are known, and joins the
 // leaves that were there first.
 func (s *Store) expect(t *tx, f File) error {
-	expected := ExpectedDigests(f.Name, f.SHA256)
-	digests := make([][32]byte, len(expected))
-	for i, x := range expected {
-		digests[i] = x.Digest
-		if _, err := t.exec(`INSERT OR IGNORE INTO expected (digest, file_id, form) VALUES (?, ?, ?)`, x.Digest[:], int64(f.ID), x.Form); err != nil {
-			return err
+	for _, template := range templates {
+		if !template.expects(f.Uploaded) {
+			continue
 		}
-		if _, err := t.exec(`INSERT OR IGNORE INTO wanted (log_id, idx) SELECT log_id, idx FROM unbound WHERE digest = ?`, x.Digest[:]); err != nil {
-			return err
+		for _, x := range template.digests(f.Name, f.SHA256) {
+			if err := s.expectDigest(t, f, x); err != nil {
+				return err
+			}
 		}
-		if err := s.joinStored(t, match{file: f.ID, form: x.Form, name: f.Name, sha256: f.SHA256}, x.Digest); err != nil {
+	}
+	return s.expectDigest(t, f, Expected{f.SHA256, artifact})
+}
+
+func (s *Store) expectDigest(t *tx, f File, x Expected) error {
+	if x.Form != artifact { // files_by_sha256 has that
+		if _, err := t.exec(`INSERT OR IGNORE INTO expected (prefix, file_id) VALUES (?, ?)`, x.Digest[:prefixBytes], int64(f.ID)); err != nil {
 			return err
 		}
 	}
 	t.grown = true
-	t.then(func() { s.watch.add(digests...) })
-	return nil
+	t.then(func() { s.watch.add(x.Digest) })
+	if err := t.wantUnbound(x.Digest); err != nil {
+		return err
+	}
+	return s.joinStored(t, match{file: f.ID, form: x.Form, name: f.Name, sha256: f.SHA256}, x.Digest)
 }
 
 // joinStored binds entries that were stored for another file (the same bytes

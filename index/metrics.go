@@ -7,12 +7,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of indexing. Labels are bounded: kinds by Decode, evidence by its four
-// names, rules and sinks by the program and its configuration, origins by the
+// metrics of indexing. Labels are bounded: kinds by Decode, evidence by its
+// names, forms by the registry, rules and sinks by the program and its configuration, origins by the
 // trusted root.
 type metrics struct {
 	entries       *prometheus.CounterVec
 	bindings      *prometheus.CounterVec
+	unknown       *prometheus.CounterVec
+	expired       prometheus.Counter
 	unsigned      *prometheus.CounterVec
 	commitSeconds prometheus.Histogram
 
@@ -25,7 +27,11 @@ func newMetrics() *metrics {
 		entries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_entries_total",
 			Help: "Proven leaves indexed, by kind; malformed and other are covered and not looked into."}, []string{"kind"}),
 		bindings: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_bindings_total",
-			Help: "Entries tied to a file, by the evidence for it."}, []string{"evidence"}),
+			Help: "Entries tied to a file, by the evidence for it and the form in which it was signed."}, []string{"evidence", "form"}),
+		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_unknown_statements_total",
+			Help: "Publish statements in provenance objects that no template writes, by what is different: entries over such ones cannot be recognised."}, []string{"reason"}),
+		expired: prometheus.NewCounter(prometheus.CounterOpts{Name: "sigtrail_unbound_expired_total",
+			Help: "Unbound leaves forgotten because no file has appeared for them."}),
 		unsigned: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sigtrail_set_failures_total",
 			Help: "Leaves of v1 logs whose signed entry timestamp does not verify; their integrated time is not used."}, []string{"origin"}),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "sigtrail_commit_seconds",
@@ -41,14 +47,23 @@ func (m *metrics) leaves(kinds map[string]int) {
 }
 
 func (m *metrics) register(reg prometheus.Registerer, s *Store) error {
-	for _, e := range []Evidence{ByStatement, ByProvenance, ByArtifact, BySubject} {
-		m.bindings.WithLabelValues(string(e))
+	for _, x := range ExpectedDigests("", [32]byte{}) {
+		if x.Form != artifact {
+			m.bindings.WithLabelValues(string(ByStatement), x.Form)
+		}
+	}
+	m.bindings.WithLabelValues(string(ByArtifact), artifact)
+	for _, e := range []Evidence{ByProvenance, BySubject} {
+		m.bindings.WithLabelValues(string(e), "")
+	}
+	for _, reason := range unknownReasons {
+		m.unknown.WithLabelValues(reason)
 	}
 	if reg == nil {
 		return nil
 	}
 	m.reg = reg
-	for _, c := range []prometheus.Collector{m.entries, m.bindings, m.unsigned, m.commitSeconds, &tables{s: s, failed: prometheus.NewCounter(prometheus.CounterOpts{
+	for _, c := range []prometheus.Collector{m.entries, m.bindings, m.unknown, m.expired, m.unsigned, m.commitSeconds, &tables{s: s, failed: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "sigtrail_scrape_failures_total", Help: "Scrapes that could not read the database; they lack what is counted there."})}} {
 		if err := reg.Register(c); err != nil {
 			return err

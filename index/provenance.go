@@ -57,8 +57,9 @@ const pendingRetry = time.Hour
 func (c *Catalogue) SaveProvenance(ctx context.Context, id FileID, p Provenance) error {
 	return c.s.write(ctx, "storing a provenance", func(t *tx) error {
 		a := answer{t: t, id: id, p: p}
-		err := t.get(`SELECT f.project_id, p.serial, f.filename, coalesce(f.provenance_url, ''), f.gone IS NULL, v.state, v.body, v.fetched FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id WHERE v.file_id = ? AND p.index_id = ?`,
-			[]any{int64(id), c.id}, &a.project, &a.serial, &a.name, &a.url, &a.listed, &a.state, &a.first, &a.fetched)
+		var sum []byte
+		err := t.get(`SELECT f.sha256, f.project_id, p.serial, f.filename, coalesce(f.provenance_url, ''), f.gone IS NULL, v.state, v.body, v.fetched FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id WHERE v.file_id = ? AND p.index_id = ?`,
+			[]any{int64(id), c.id}, &sum, &a.project, &a.serial, &a.name, &a.url, &a.listed, &a.state, &a.first, &a.fetched)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("there is no file %d", id)
 		}
@@ -80,22 +81,30 @@ func (c *Catalogue) SaveProvenance(ctx context.Context, id FileID, p Provenance)
 		if err := t.show(heads); err != nil {
 			return err
 		}
-		return c.s.saveLeaves(t, id, p.Leaves)
+		digest, err := hashOf(sum)
+		if err != nil {
+			return err
+		}
+		subjects, err := c.s.learn(t, File{ID: id, Name: a.name, SHA256: digest}, p.Attests)
+		if err != nil {
+			return err
+		}
+		return c.s.saveLeaves(t, id, p.Leaves, subjects)
 	})
 }
 
-func (s *Store) saveLeaves(t *tx, id FileID, leaves []ProvenanceLeaf) error {
+func (s *Store) saveLeaves(t *tx, id FileID, leaves []ProvenanceLeaf, subjects map[monitor.Hash]bool) error {
 	var hashes [][32]byte
 	for _, leaf := range leaves {
 		if leaf.Global > math.MaxInt64 {
 			continue // no log is that large: nothing to find
 		}
-		if _, err := t.exec(`INSERT OR IGNORE INTO provenance_leaves (file_id, key_id, global, leaf_hash, predicate, publisher) VALUES (?, ?, ?, ?, ?, ?)`,
-			int64(id), leaf.KeyID[:], int64(leaf.Global), leaf.Hash[:], leaf.Predicate, leaf.Publisher); err != nil {
+		if _, err := t.exec(`INSERT OR IGNORE INTO provenance_leaves (file_id, key_id, global, leaf_hash, predicate, publisher, subject) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			int64(id), leaf.KeyID[:], int64(leaf.Global), leaf.Hash[:], leaf.Predicate, leaf.Publisher, subjects[leaf.Hash]); err != nil {
 			return err
 		}
 		hashes = append(hashes, leaf.Hash)
-		if err := s.joinLeaf(t, id, leaf); err != nil {
+		if err := s.joinLeaf(t, id, leaf, subjects[leaf.Hash]); err != nil {
 			return err
 		}
 	}
@@ -106,7 +115,7 @@ func (s *Store) saveLeaves(t *tx, id FileID, leaves []ProvenanceLeaf) error {
 
 // joinLeaf binds the entry that a provenance object names, if it is stored. If
 // the leaf was proven and found to concern no file, it is fetched again.
-func (s *Store) joinLeaf(t *tx, id FileID, leaf ProvenanceLeaf) error {
+func (s *Store) joinLeaf(t *tx, id FileID, leaf ProvenanceLeaf, subject bool) error {
 	var entries []EntryID
 	if err := t.each(`SELECT e.id FROM entries e JOIN logs l ON l.id = e.log_id WHERE e.leaf_hash = ? AND l.key_id = ?`, []any{leaf.Hash[:], leaf.KeyID[:]}, func(scan scan) error {
 		var e EntryID
@@ -117,8 +126,10 @@ func (s *Store) joinLeaf(t *tx, id FileID, leaf ProvenanceLeaf) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := s.bind(t, e, proposal{file: id, evidence: ByProvenance, signature: notChecked}); err != nil {
-			return err
+		for _, b := range namedBy(id, subject) {
+			if err := s.bind(t, e, b); err != nil {
+				return err
+			}
 		}
 	}
 	if len(entries) > 0 {

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -25,6 +26,7 @@ type Options struct {
 	Registerer prometheus.Registerer // nil: metrics are kept and shown to nobody
 	Log        *slog.Logger          // nil: discard
 	Now        func() time.Time      // nil: time.Now
+	Watched    int                   // digests of files that are kept in memory, at most; 0: two million (40 MB). Beyond it the database is asked.
 }
 
 // A Store is the index in one SQLite file: one writer and several readers in one
@@ -47,11 +49,12 @@ type Store struct {
 	writer  *writer // used by whoever holds turn; nil: read-only
 	beside  bool    // another process may write too: see OpenBeside
 	watch   *watch
+	claims  *claims
 	growth  uint64 // up to which the watch is loaded; guarded by turn: see catchUp
 	trust   *trustCache
 	metrics *metrics
 
-	byDigest, byLeaf, anyByDigest, anyByLeaf *sql.Stmt // of the readers
+	byDigest, byLeaf, askExpected, askFiles, askLeaves *sql.Stmt // of the readers
 }
 
 // ErrReadOnly reports a write to a store that was opened for reading, or closed.
@@ -113,7 +116,7 @@ func OpenReadOnly(ctx context.Context, path string) (_ *Store, err error) {
 
 func newStore(path string, o Options) *Store {
 	s := &Store{path: path, log: o.Log, now: o.Now, turn: make(chan struct{}, 1),
-		watch: newWatch(), trust: newTrustCache(o.Trust), metrics: newMetrics()}
+		watch: newWatch(cmp.Or(o.Watched, watched)), claims: newClaims(), trust: newTrustCache(o.Trust), metrics: newMetrics()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -154,7 +157,8 @@ func (s *Store) close() error {
 // load prepares what indexing asks for each match, and reads what is kept in
 // memory.
 func (s *Store) load(ctx context.Context) (err error) {
-	for query, stmt := range map[string]**sql.Stmt{filesByDigest: &s.byDigest, filesByLeaf: &s.byLeaf, anyByDigest: &s.anyByDigest, anyByLeaf: &s.anyByLeaf} {
+	for query, stmt := range map[string]**sql.Stmt{filesByDigest: &s.byDigest, filesByLeaf: &s.byLeaf,
+		whichExpected: &s.askExpected, whichArtifacts: &s.askFiles, whichNamed: &s.askLeaves} {
 		if *stmt, err = s.db.PrepareContext(ctx, query); err != nil {
 			return err
 		}
@@ -166,6 +170,9 @@ func (s *Store) load(ctx context.Context) (err error) {
 		}
 		if err := s.watch.load(func(query string, args []any, f func(scan) error) error { return s.each(ctx, query, args, f) }); err != nil {
 			return fmt.Errorf("loading the expected digests: %w", err)
+		}
+		if s.watch.prefixes == nil {
+			s.log.InfoContext(ctx, "more digests are expected than are kept in memory; the database is asked about each leaf", "kept at most", s.watch.most)
 		}
 	}
 	return s.countUnbound(ctx)

@@ -38,6 +38,16 @@ func newSigning(t testing.TB, repository string) signing {
 
 func newSigningAt(t testing.TB, repository string, at time.Time) signing {
 	t.Helper()
+	return issued(t, repository, "42", at)
+}
+
+func newSigningOf(t testing.TB, repository, id string) signing {
+	t.Helper()
+	return issued(t, repository, id, storeEpoch)
+}
+
+func issued(t testing.TB, repository, id string, at time.Time) signing {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +59,7 @@ func newSigningAt(t testing.TB, repository string, at time.Time) signing {
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(mrand.Int64()), NotBefore: at, NotAfter: at.Add(10 * time.Minute), URIs: []*url.URL{san}}
 	for n, text := range map[int]string{
-		ExtIssuer: "https://token.actions.githubusercontent.com", ExtSourceRepositoryURI: repo, ExtSourceRepositoryID: "42",
+		ExtIssuer: "https://token.actions.githubusercontent.com", ExtSourceRepositoryURI: repo, ExtSourceRepositoryID: id,
 		ExtSourceRepositoryOwnerURI: "https://github.com/o", ExtSourceRepositoryOwnerID: "7", ExtBuildConfigURI: san.String(), ExtRunInvocationURI: repo + "/actions/runs/1/attempts/1",
 	} {
 		value, err := asn1.MarshalWithParams(text, "utf8")

@@ -49,8 +49,13 @@ const (
 	ByProvenance Evidence = "provenance"
 	// ByArtifact: a hashedrekord over the file's own SHA-256.
 	ByArtifact Evidence = "artifact"
-	// BySubject: the log's search index names the entry for the file's SHA-256.
+	// BySubject: an attestation of another kind (SLSA provenance, say) whose
+	// subject has the file's SHA-256: as its statement in the file's provenance
+	// says or, without more, the log's search index.
 	BySubject Evidence = "subject"
+	// ByPublisher: the certificate claims a publisher of the project, and nothing
+	// ties the entry to a file. It makes a Candidate, never a Binding.
+	ByPublisher Evidence = "publisher"
 )
 
 // Trust judges certificates and timestamps against the trusted root.
@@ -141,9 +146,10 @@ type Provenance struct {
 	Body    []byte // as served; nil without an object
 	Fetched time.Time
 	Leaves  []ProvenanceLeaf
-	Heads   [][]byte  // signed heads that the object brings
-	Error   string    // why it is pending, refused or unreadable
-	Retry   time.Time // when to ask again; zero: not
+	Attests []Attested // nil: not known
+	Heads   [][]byte   // signed heads that the object brings
+	Error   string     // why it is pending, refused or unreadable
+	Retry   time.Time  // when to ask again; zero: not
 }
 
 // A ProvenanceLeaf is a log entry that a provenance object names and contains.
@@ -153,6 +159,13 @@ type ProvenanceLeaf struct {
 	Hash      monitor.Hash // leaf hash of the canonicalized body inside the object
 	Predicate string       // predicate type of the statement
 	Publisher string       // PyPI's publisher object, JSON as served
+}
+
+// An Attested is a statement that a provenance object holds, and the leaf of a log
+// that the object has for it.
+type Attested struct {
+	Statement []byte // as signed
+	Leaf      []byte
 }
 
 // A JournalRow is one line of PyPI's changelog, kept verbatim.

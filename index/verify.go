@@ -36,7 +36,10 @@ func verifyForm(key crypto.PublicKey, e Entry, form, filename string, digest [32
 	if err != nil {
 		return err
 	}
-	message := PAE(payload)
+	message := payload
+	if !strings.HasSuffix(form, formData) {
+		message = PAE(payload)
+	}
 	if k, ok := key.(ed25519.PublicKey); ok {
 		if !ed25519.Verify(k, message, e.Signature) {
 			return errSignature

@@ -54,7 +54,7 @@ func (c *Client) Provenance(ctx context.Context, address string) (index.Provenan
 		p.State, p.Error = index.ProvenanceUnreadable, printable(err.Error(), 300)
 		return p, nil
 	}
-	p.State, p.Leaves, p.Heads = index.ProvenancePresent, o.Leaves(), o.Heads()
+	p.State, p.Leaves, p.Attests, p.Heads = index.ProvenancePresent, o.Leaves(), o.Attests(), o.Heads()
 	return p, nil
 }
 

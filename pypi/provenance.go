@@ -91,6 +91,19 @@ func (o ProvenanceObject) Leaves() []index.ProvenanceLeaf {
 	return leaves
 }
 
+// Attests lists the statements that the object holds, with their leaves.
+func (o ProvenanceObject) Attests() []index.Attested {
+	var all []index.Attested
+	for _, b := range o.Bundles {
+		for _, a := range b.Attestations {
+			for _, e := range a.Entries {
+				all = append(all, index.Attested{Statement: a.Statement, Leaf: e.Body})
+			}
+		}
+	}
+	return all
+}
+
 // Heads lists the signed heads that the object's entries bring, unverified.
 func (o ProvenanceObject) Heads() [][]byte {
 	var heads [][]byte

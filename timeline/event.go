@@ -234,9 +234,37 @@ func projectEvents(ctx context.Context, store *index.Store, files []index.File) 
 				out = append(out, alertEvent(a))
 			}
 		}
+		candidates, _, err := store.Candidates(ctx, p.index, p.name, time.Time{}, maxCandidates)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range candidates {
+			out = append(out, candidateEvent(p.name, c))
+		}
 		on(p.index, out[from:])
 	}
 	return out, nil
+}
+
+// maxCandidates bounds the candidates shown of a project: one repository may sign
+// many packages. The newest are shown.
+const maxCandidates = 50
+
+// candidateEvent is an entry of a publisher of the project that no file is known for.
+func candidateEvent(project string, c index.Candidate) Event {
+	global := c.Log.Global(c.Index)
+	e := Event{Kind: "candidate", Project: project, Log: c.Log.Origin, Index: &c.Index, Global: &global,
+		Text:     fmt.Sprintf("candidate: entry %d over no known file, its certificate (not checked) says %s", global, c.Publisher),
+		Evidence: []index.Evidence{index.ByPublisher}, Publisher: &c.Publisher}
+	switch {
+	case c.SignedAt.IsZero():
+		e.Clock, e.Before = ClockNone, at(c.Seen)
+	case c.Log.API == monitor.V1:
+		e.At, e.Clock = at(c.SignedAt), ClockLog
+	default:
+		e.Clock, e.After, e.Before = ClockNone, at(c.SignedAt), at(c.Seen)
+	}
+	return e
 }
 
 func alertEvent(a index.Alert) Event {
@@ -305,7 +333,7 @@ func rank(e Event) int {
 	if strings.HasSuffix(e.Clock, seenByUs) {
 		kind = "seen"
 	}
-	return slices.Index([]string{"certificate-issued", "logged", "journal", "uploaded", "covered", "seen", "provenance", "alert"}, kind)
+	return slices.Index([]string{"certificate-issued", "logged", "candidate", "journal", "uploaded", "covered", "seen", "provenance", "alert"}, kind)
 }
 
 func number(n *uint64) uint64 {

@@ -168,7 +168,8 @@ func (t *table) event(e Event, numbers map[string]int) {
 	if e.Kind == "alert" {
 		color = red
 	}
-	if len(e.Evidence) > 0 && e.Kind == "logged" {
+	inLog := e.Kind == "logged" || e.Kind == "candidate"
+	if len(e.Evidence) > 0 && inLog {
 		text += fmt.Sprintf(" [%s]", joinEvidence(e.Evidence))
 	}
 	clock := e.Clock
@@ -177,7 +178,7 @@ func (t *table) event(e Event, numbers map[string]int) {
 	}
 	t.wrapped(color, fmt.Sprintf("%-22s  %-11s  ", when, clock), text)
 	indent := strings.Repeat(" ", 40)
-	if e.Log != "" && e.Kind == "logged" {
+	if e.Log != "" && inLog {
 		t.line(dim, "%sin %s", indent, alerts.Escape(e.Log))
 	}
 	if e.At == nil && e.Before != nil {

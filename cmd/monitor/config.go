@@ -30,6 +30,7 @@ type Config struct {
 	Policy      string          `yaml:"policy"`  // file: who may sign what
 	Webhooks    []WebhookConfig `yaml:"webhooks"`
 	Interval    Duration        `yaml:"interval"` // between looks at a log's head
+	Retention   RetentionConfig `yaml:"retention"`
 
 	WitnessPolicy string   `yaml:"witness_policy"` // file (C2SP tlog-policy): cosignatures that a head needs before it counts
 	Monitors      []string `yaml:"monitors"`       // other sigtrails, whose heads are compared with ours
@@ -135,6 +136,8 @@ func defaultConfig() Config {
 		Listen:   "127.0.0.1:9464",
 		PyPI:     PyPIConfig{URL: "https://pypi.org", Interval: indexInterval},
 		Interval: "30s",
+
+		Retention: RetentionConfig{Unbound: "720h"},
 	}
 }
 
@@ -263,8 +266,10 @@ func (c Config) check() (problem, at string) {
 			named[string(l.API)+full.Origin] = true
 		}
 	}
-	if problem := c.Interval.problem(); problem != "" {
-		return problem, "$.interval"
+	for at, d := range map[string]Duration{"$.interval": c.Interval, "$.retention.unbound": c.Retention.Unbound} {
+		if problem := d.problem(); problem != "" {
+			return problem, at
+		}
 	}
 	for i, w := range c.Webhooks {
 		if !isHTTP(w.URL) {

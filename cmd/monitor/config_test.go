@@ -22,6 +22,7 @@ pypi: {url: "https://pypi.org", projects: [sampleproject], requirements: [r.txt,
 indexes:
   - {name: testpypi, url: "https://test.pypi.org", projects: [a]}
   - {name: mirror, url: "https://pkg.example.org/pypi/all", requirements: [r.txt], interval: 5m, rate: 2, token_file: token, provenance_hosts: ["attest.example.org:8443"]}
+retention: {unbound: 240h}
 policy: policy.yaml               # who may sign what
 webhooks: [{url: "http://127.0.0.1:9000/hook", secret_file: hook.key}]
 `
@@ -42,7 +43,8 @@ func TestConfig(t *testing.T) {
 			{"testpypi", PyPIConfig{URL: "https://test.pypi.org", Projects: []string{"a"}, Interval: "60s"}},
 			{"mirror", PyPIConfig{URL: "https://pkg.example.org/pypi/all", Requirements: []string{"etc/r.txt"}, Interval: "5m", Rate: 2, TokenFile: "etc/token", ProvenanceHosts: []string{"attest.example.org:8443"}}},
 		},
-		Webhooks: []WebhookConfig{{URL: "http://127.0.0.1:9000/hook", SecretFile: "etc/hook.key"}},
+		Webhooks:  []WebhookConfig{{URL: "http://127.0.0.1:9000/hook", SecretFile: "etc/hook.key"}},
+		Retention: RetentionConfig{Unbound: "240h"},
 	}
 	if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(LogConfig{})); d != "" {
 		t.Error(d)
@@ -101,6 +103,7 @@ func TestConfigRefuses(t *testing.T) {
 		"logs: 5\n":                         "1:7: ",
 		"a: [\n":                            "1:",
 		"interval: 1m\n---\ninterval: 2m\n": "more than one document",
+		"retention: {unbound: 30d}\n":       "1:22: ",
 	} {
 		_, err := parseConfig(defaultConfig(), "sigtrail.yaml", []byte(text))
 		if !errors.Is(err, errConfig) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "sigtrail.yaml") {

@@ -29,6 +29,7 @@ import (
 //	compare   heads that provenance objects and other monitors show → store
 //	judge     what is new in the store → pins, alerts, outbox
 //	deliver   outbox → terminal, webhooks
+//	expire    what is past its retention
 type daemon struct {
 	config    Config
 	log       *slog.Logger
@@ -234,6 +235,7 @@ func (d *daemon) run(ctx context.Context) error {
 		}
 		g.Go(func() error { return d.judgeAlways(ctx) })
 		g.Go(func() error { return d.courier.Run(ctx) })
+		g.Go(func() error { return d.expire(ctx) })
 		d.ready.Store(true)
 		return nil
 	})

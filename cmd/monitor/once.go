@@ -43,7 +43,7 @@ func (d *daemon) once(ctx context.Context) (int, error) {
 	_, err := d.comparer.Once(ctx)
 	errs = append(errs, err)
 	raised, err := d.judge.Once(ctx)
-	errs = append(errs, err, d.courier.Once(ctx))
+	errs = append(errs, err, d.courier.Once(ctx), d.expireOnce(ctx))
 	err = errors.Join(errs...)
 	contradiction := (*monitor.Contradiction)(nil)
 	switch {

@@ -71,6 +71,8 @@ type report struct {
 	Watched  pypiStatus     `json:"pypi"`
 	Files    filesStatus    `json:"files"`             // on all indexes
 	Indexes  []indexStatus  `json:"indexes,omitempty"` // beside PyPI
+	Unbound  int64          `json:"unbound"`           // leaves kept for files that may appear
+	Forms    []formStatus   `json:"forms"`
 }
 
 type indexStatus struct {
@@ -79,6 +81,14 @@ type indexStatus struct {
 	Serial   *int64 `json:"serial,omitempty"` // journal read up to here; absent: never
 	Projects int    `json:"projects"`
 	Files    int    `json:"files"`
+}
+
+// formStatus is how often a form of signing a file was met.
+type formStatus struct {
+	What string     `json:"what"` // bound, attested, unknown
+	Form string     `json:"form"` // template and digest, template, what is different
+	N    int64      `json:"n"`
+	Last *time.Time `json:"last,omitempty"`
 }
 
 type logStatus struct {
@@ -213,6 +223,16 @@ func readStatus(ctx context.Context, path string) (report, error) {
 	for _, x := range others {
 		s.Indexes = append(s.Indexes, indexStatus(x))
 	}
+	forms, err := store.Forms(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, f := range forms {
+		s.Forms = append(s.Forms, formStatus{f.What, f.Form, f.N, moment(f.Last)})
+	}
+	if s.Unbound, err = store.Unbound(ctx); err != nil {
+		return s, err
+	}
 	p, err := store.Progress(ctx)
 	s.Files = filesStatus{p.Files, p.Waiting}
 	return s, err
@@ -342,6 +362,22 @@ func (s report) text() string {
 			journal = fmt.Sprintf("journal read up to serial %d", *x.Serial)
 		}
 		say(x.Name+": ", "%s; %d projects and %d files of those known; %s", journal, x.Projects, x.Files, x.URL)
+	}
+	fmt.Fprintf(&b, "unbound: %d leaves are kept for files that may appear\n", s.Unbound)
+	for _, of := range []struct{ what, said string }{
+		{"bound", "entries by what was signed: "},
+		{"attested", "statements in provenance by template: "},
+		{"unknown", "statements in provenance that no template writes, by what is different: "},
+	} {
+		var counts []string
+		for _, f := range s.Forms {
+			if f.What == of.what {
+				counts = append(counts, fmt.Sprintf("%s %d", f.Form, f.N))
+			}
+		}
+		if len(counts) > 0 {
+			say("", "%s%s", of.said, strings.Join(counts, ", "))
+		}
 	}
 	return b.String()
 }
