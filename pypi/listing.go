@@ -63,6 +63,9 @@ func (w *Watcher) list(ctx context.Context, work index.Work, failed *failures) r
 // stored takes in a listing that was saved, and has it read again where what it says
 // counts only when it is seen a second time.
 func (w *Watcher) stored(ctx context.Context, work index.Work, serial int64, tag string) result {
+	if serial != 0 && serial < work.Serial {
+		return w.listed(ctx, work, serial, tag) // is read again anyway
+	}
 	due, err := w.Store.SecondLook(ctx, work.Project)
 	if err != nil {
 		return result{err: err}
