@@ -2,6 +2,7 @@ package index
 
 import (
 	"context"
+	"encoding/json"
 
 	"sigtrail/monitor"
 )
@@ -13,11 +14,25 @@ import (
 // published. Files that are gone (File.Gone) were published. A zero digest or leaf is
 // not asked for.
 func (s *Store) Published(ctx context.Context, digest [32]byte, leaf monitor.Hash) ([]File, error) {
+	var explained []int64
+	if digest != ([32]byte{}) {
+		matches, err := s.matches(ctx, digest)
+		if err != nil {
+			return nil, s.fail("reading which files expect a digest", err)
+		}
+		for _, m := range matches {
+			explained = append(explained, int64(m.file))
+		}
+	}
+	ids, err := json.Marshal(explained)
+	if err != nil {
+		return nil, err
+	}
 	var files []File
-	err := s.each(ctx, `SELECT `+fileColumns+` FROM files f JOIN projects p ON p.id = f.project_id WHERE f.id IN (
-			SELECT file_id FROM expected WHERE digest = ?1 AND ?1 <> zeroblob(32)
+	err = s.each(ctx, `SELECT `+fileColumns+` FROM files f JOIN projects p ON p.id = f.project_id WHERE f.id IN (
+			SELECT value FROM json_each(?1)
 			UNION SELECT file_id FROM provenance_leaves WHERE leaf_hash = ?2 AND ?2 <> zeroblob(32))
-		ORDER BY p.index_id, f.id`, []any{digest[:], leaf[:]}, func(scan scan) error {
+		ORDER BY p.index_id, f.id`, []any{string(ids), leaf[:]}, func(scan scan) error {
 		var r fileRow
 		if err := scan(r.dest()...); err != nil {
 			return err
