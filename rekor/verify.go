@@ -35,6 +35,7 @@ const (
 	FailsChain     = "chain"     // the certificate's path to the trusted root
 	FailsSCT       = "sct"       // the certificate's signed certificate timestamp
 	FailsSignature = "signature" // over the envelope
+	FailsOther     = "other"     // sigstore-go refuses it, and each check of ours passes
 )
 
 // Unverified is a bundle that does not hold, and the first condition that failed.
@@ -49,6 +50,20 @@ func (u *Unverified) Unwrap() error { return u.Err }
 // Condition names what failed.
 func (u *Unverified) Condition() string { return u.Failed }
 
+// Unsure reports that each check of ours passes and that sigstore-go refuses the bundle
+// all the same.
+func (u *Unverified) Unsure() bool { return u.Failed == FailsOther }
+
+// Doubt reports whether another trusted root may come to another verdict: one that
+// names more logs, authorities or time stampers, or ends a key's validity later.
+func (u *Unverified) Doubt() bool {
+	switch u.Failed {
+	case FailsLog, FailsSET, FailsTime, FailsChain, FailsSCT, FailsOther:
+		return true
+	}
+	return false
+}
+
 // VerifyBundle verifies a Sigstore bundle that was signed with a certificate:
 // log entry, time, certificate, signature. Whom the certificate names and what
 // the signed statement says is the caller's to judge. The error is an *Unverified.
@@ -57,7 +72,13 @@ func (u *Unverified) Condition() string { return u.Failed }
 // which v2 logs took until that type was withdrawn; those are judged here. For
 // what sigstore-go refuses the same checks are gone through one by one, because
 // its errors do not tell them apart.
-func (t *Trust) VerifyBundle(pb *protobundle.Bundle) error {
+func (t *Trust) VerifyBundle(pb *protobundle.Bundle) (err error) {
+	defer func() {
+		// The bundle comes from anybody, and much code reads it that is not ours.
+		if p := recover(); p != nil {
+			err = &Unverified{FailsForm, fmt.Errorf("the verifier fell over: %v", p)}
+		}
+	}()
 	if _, ok := pb.GetVerificationMaterial().GetContent().(*protobundle.VerificationMaterial_PublicKey); ok {
 		return &Unverified{FailsForm, errors.New("signed with a bare key, which no trusted root vouches for")}
 	}
@@ -75,7 +96,7 @@ func (t *Trust) VerifyBundle(pb *protobundle.Bundle) error {
 	if err := t.retrace(b); err != nil {
 		return err
 	}
-	return &Unverified{FailsForm, refused}
+	return &Unverified{FailsOther, refused}
 }
 
 // malformed tells a missing inclusion proof from other faults of form.
