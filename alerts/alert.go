@@ -43,14 +43,15 @@ type Alert struct {
 	Version string `json:"version,omitempty"`
 	Files   []File `json:"files,omitempty"`
 
-	Log      *LogRef   `json:"log,omitempty"`
-	Seen     *Seen     `json:"seen,omitempty"`
-	Expected []string  `json:"expected,omitempty"`
-	Evidence string    `json:"evidence,omitempty"` // index.Evidence: what ties the entry to the file
-	Times    []Time    `json:"times,omitempty"`
-	Heads    *Heads    `json:"heads,omitempty"`   // rules about logs
-	Lacking  []string  `json:"lacking,omitempty"` // what was waited for in vain before judging
-	Raised   time.Time `json:"raised"`
+	Log       *LogRef   `json:"log,omitempty"`
+	Seen      *Seen     `json:"seen,omitempty"`
+	Expected  []string  `json:"expected,omitempty"`
+	Evidence  string    `json:"evidence,omitempty"`  // index.Evidence: what ties the entry to the file
+	Condition string    `json:"condition,omitempty"` // provenance-invalid: what of the attestation failed
+	Times     []Time    `json:"times,omitempty"`
+	Heads     *Heads    `json:"heads,omitempty"`   // rules about logs
+	Lacking   []string  `json:"lacking,omitempty"` // what was waited for in vain before judging
+	Raised    time.Time `json:"raised"`
 }
 
 // File is a distribution that the alert is about.

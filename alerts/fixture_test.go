@@ -207,6 +207,16 @@ func (w *world) named(f index.File, idx uint64, leaf monitor.Hash) {
 	w.t.Helper()
 	check(w.t, w.store.PyPI().SaveProvenance(w.t.Context(), f.ID, index.Provenance{State: index.ProvenancePresent, Body: []byte("{}"), Fetched: w.now,
 		Leaves: []index.ProvenanceLeaf{{KeyID: testLog.KeyID, Global: idx, Hash: leaf}}}))
+	w.verified(f, index.AttestationVerdict{State: index.AttestationHolds, Leaves: []monitor.Hash{leaf}})
+}
+
+// verified stores what became of a file's provenance object.
+func (w *world) verified(f index.File, verdicts ...index.AttestationVerdict) {
+	w.t.Helper()
+	for i := range verdicts {
+		verdicts[i].At, verdicts[i].Root, verdicts[i].Attestation = w.now, "00ff", i
+	}
+	check(w.t, w.store.SaveVerification(w.t.Context(), f.ID, index.Verification{Root: "00ff", At: w.now, Verdicts: verdicts}))
 }
 
 // release publishes an attested file signed by s and named by PyPI.

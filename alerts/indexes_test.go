@@ -35,6 +35,7 @@ func (s *sideshow) named(f index.File, idx uint64, leaf monitor.Hash) {
 	s.t.Helper()
 	check(s.t, s.c.SaveProvenance(s.t.Context(), f.ID, index.Provenance{State: index.ProvenancePresent, Body: []byte("{}"), Fetched: s.now,
 		Leaves: []index.ProvenanceLeaf{{KeyID: testLog.KeyID, Global: idx, Hash: leaf}}}))
+	s.verified(f, index.AttestationVerdict{State: index.AttestationHolds, Leaves: []monitor.Hash{leaf}})
 }
 
 // release signs a file, publishes it attested, and returns the place of the entry.

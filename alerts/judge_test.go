@@ -201,7 +201,9 @@ func TestJudgeGoesOn(t *testing.T) {
 		"rule=log-inconsistent severity=critical 0",
 		"rule=log-key-changed severity=critical 0",
 		"rule=log-stalled severity=medium 0",
+		"rule=provenance-invalid severity=high 0",
 		"rule=provenance-lost severity=high 3",
+		"rule=provenance-not-in-log severity=critical 0",
 		"rule=unexpected-signer severity=critical 0",
 		"rule=untrusted-certificate severity=low 0")
 }

@@ -19,7 +19,7 @@ var provenanceLost = Rule{
 const lookBack = 5
 
 func checkProvenanceLost(f Facts) []Alert {
-	if f.File == nil || len(f.Bindings) > 0 || f.Provenance != index.ProvenanceAbsent || f.File.FirstListing ||
+	if f.File == nil || len(f.Bindings)+len(f.Verdicts)+len(f.Missing) > 0 || f.Provenance != index.ProvenanceAbsent || f.File.FirstListing ||
 		f.Policy.Attestations == AttestationsOptional {
 		return nil
 	}

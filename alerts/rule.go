@@ -24,7 +24,7 @@ type Rule struct {
 }
 
 // Rules is every rule, in the order in which they are asked.
-var Rules = []Rule{logEquivocation, logInconsistent, logKeyChanged, closedShardChanged, logStalled, coverageGap, unexpectedSigner, untrustedCertificate, provenanceLost}
+var Rules = []Rule{logEquivocation, logInconsistent, logKeyChanged, closedShardChanged, logStalled, coverageGap, unexpectedSigner, untrustedCertificate, provenanceLost, provenanceInvalid, provenanceNotInLog}
 
 // believable reports whether an entry's binding to the file can be held against
 // anybody: proven by hash and signature or by PyPI, by a certificate that leads
@@ -32,7 +32,8 @@ var Rules = []Rule{logEquivocation, logInconsistent, logKeyChanged, closedShardC
 //
 // A signature that was checked and does not verify ends it, even for an entry that
 // PyPI names: a copied hash ties a certificate to nothing. PyPI's word stands
-// alone only for statements that cannot be rebuilt.
+// alone only for statements that cannot be rebuilt, and only where its attestation
+// holds: about this file, by the publisher that PyPI shows.
 func believable(c index.Case) (index.Binding, bool) {
 	for _, b := range c.Bindings {
 		if b.Entry.Signer == nil || b.Entry.Trust != "" {
@@ -42,7 +43,7 @@ func believable(c index.Case) (index.Binding, bool) {
 		case index.ByStatement, index.ByArtifact:
 			return b, b.Signature == ""
 		case index.ByProvenance:
-			return b, !slices.ContainsFunc(c.Bindings, func(o index.Binding) bool {
+			return b, b.Signature == "" && !slices.ContainsFunc(c.Bindings, func(o index.Binding) bool {
 				return o.Evidence == index.ByArtifact && o.Signature != ""
 			})
 		}
@@ -58,4 +59,10 @@ func named(c index.Case) bool {
 		}
 	}
 	return false
+}
+
+// vouched reports whether PyPI's provenance object contains the entry in an
+// attestation that holds.
+func vouched(c index.Case) bool {
+	return slices.ContainsFunc(c.Bindings, func(b index.Binding) bool { return b.Evidence == index.ByProvenance && b.Signature == "" })
 }

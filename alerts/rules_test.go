@@ -50,7 +50,9 @@ func TestUnexpectedSigner(t *testing.T) {
 		{"pinned", signed(t, ours, index.ByStatement, "", ""), pins, ProjectPolicy{}, ""},
 		{"not pinned", signed(t, thief, index.ByStatement, "", ""), pins, ProjectPolicy{}, "unexpected-signer"},
 		{"over the file itself", signed(t, thief, index.ByArtifact, "", ""), pins, ProjectPolicy{}, "unexpected-signer"},
-		{"named by PyPI", signed(t, thief, index.ByProvenance, "", "not checked"), pins, ProjectPolicy{}, "unexpected-signer"},
+		{"named by PyPI", signed(t, thief, index.ByProvenance, "", ""), pins, ProjectPolicy{}, "unexpected-signer"},
+		{"named by PyPI in an attestation that does not hold", signed(t, thief, index.ByProvenance, "", "subject-name: of another file"), pins, ProjectPolicy{}, ""},
+		{"named by PyPI, untrusted", signed(t, thief, index.ByProvenance, "unknown authority", "chain: unknown authority"), pins, ProjectPolicy{}, ""},
 		{"only named by a search index", signed(t, thief, index.BySubject, "", "not checked"), pins, ProjectPolicy{}, ""},
 		{"a copied hash", signed(t, thief, index.ByStatement, "", "does not verify"), pins, ProjectPolicy{}, ""},
 		{"untrusted", signed(t, thief, index.ByStatement, "unknown authority", ""), pins, ProjectPolicy{}, "untrusted-certificate"},
@@ -169,7 +171,12 @@ func TestLink(t *testing.T) {
 
 func TestLearn(t *testing.T) {
 	ours, thief := newSigning(t, "o/r"), newSigning(t, "evil/r")
-	named := func(s signing, trust string) Facts { return signed(t, s, index.ByProvenance, trust, "not checked") }
+	named := func(s signing, trust string) Facts { return signed(t, s, index.ByProvenance, trust, "") }
+	invalid := named(ours, "")
+	invalid.Bindings[0].Signature = "publisher: another one's certificate"
+	proven := named(ours, "")
+	proven.Bindings = append([]index.Binding{proven.Bindings[0]}, invalid.Bindings...)
+	proven.Bindings[0].Evidence = index.ByStatement
 	both := named(ours, "")
 	both.Bindings = append([]index.Binding{both.Bindings[0]}, both.Bindings...)
 	both.Bindings[0].Evidence, both.Bindings[0].Signature = index.ByStatement, ""
@@ -188,6 +195,8 @@ func TestLearn(t *testing.T) {
 	}{
 		{"PyPI names it", named(ours, ""), nil, false, false, true},
 		{"PyPI names it and it is proven", both, nil, false, false, true},
+		{"PyPI names it in an attestation that does not hold", invalid, nil, true, false, false},
+		{"PyPI names it in an attestation that does not hold, and it is proven", proven, nil, true, false, false},
 		{"PyPI names it and the signature does not verify", copied, nil, true, false, false},
 		{"PyPI names it and the signature of the file does not verify", artifact, nil, true, false, false},
 		{"untrusted", named(ours, "unknown authority"), nil, true, false, false},

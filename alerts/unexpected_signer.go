@@ -77,11 +77,12 @@ func (f Facts) rejected(p index.Publisher) bool {
 }
 
 // learn returns the pin that a case teaches: the publisher of an entry that
-// PyPI's own provenance names, as long as the project has no pin at all, and for
-// the history that PyPI listed before we began, until all of it has been read.
+// PyPI's own provenance names in an attestation that holds, as long as the project
+// has no pin at all, and for the history that PyPI listed before we began, until all
+// of it has been read.
 // Later publishers are never learned silently.
 func learn(f Facts) []index.Pin {
-	if len(f.Policy.Publishers) > 0 || f.File == nil || !named(f.Case) {
+	if len(f.Policy.Publishers) > 0 || f.File == nil || !vouched(f.Case) {
 		return nil
 	}
 	b, ok := believable(f.Case)

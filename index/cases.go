@@ -16,6 +16,7 @@ import (
 // caseID is what a Case is about in the tables, and how much of it was seen.
 type caseID struct {
 	contradiction int64
+	verified      int64 // when the file's provenance was verified, in microseconds; 0: the case is not about that
 	file          FileID
 	entry         EntryID // 0: the file itself
 	bindings      int
@@ -28,9 +29,10 @@ type caseID struct {
 const patience = 10
 
 // Cases hands out what the rules have yet to judge, at most limit, the oldest
-// first: contradictions of logs at once; entries bound to a file, and files as
+// first: contradictions of logs, and what does not hold of provenance objects, at
+// once; entries bound to a file, and files as
 // such, when their project has been listed and is settled (each file's provenance
-// is known and each look-up has had one answer) or ready says that it need not be,
+// is known and verified, and each look-up has had one answer) or ready says that it need not be,
 // because the expected publishers do not have to be learned from it; it is asked about
 // Qualified names. A server that
 // gives no answer is waited for no longer than lookupPatience: then the case says
@@ -44,6 +46,11 @@ func (s *Store) Cases(ctx context.Context, ready func(project string) bool, limi
 	if err != nil {
 		return nil, s.fail("reading contradictions to judge", err)
 	}
+	shown, err := s.provenanceCases(ctx, limit-len(cases))
+	if err != nil {
+		return nil, s.fail("reading provenance to judge", err)
+	}
+	cases = append(cases, shown...)
 	projects, err := s.undecided(ctx)
 	if err != nil {
 		return nil, s.fail("reading which projects to judge", err)
@@ -110,9 +117,10 @@ func (s *Store) settled(ctx context.Context, project int64) (settled bool, lacki
 	var waiting bool
 	if err := s.db.QueryRowContext(ctx, `SELECT
 		EXISTS (SELECT 1 FROM files f JOIN provenance v ON v.file_id = f.id WHERE f.project_id = ? AND v.state = 'pending' AND v.tries < ?) OR
+		EXISTS (SELECT 1 FROM files f JOIN unverified n ON n.file_id = f.id WHERE f.project_id = ?) OR
 		EXISTS (SELECT 1 FROM files f JOIN lookups k ON k.file_id = f.id LEFT JOIN lookup_servers v ON v.server = k.server
 			WHERE f.project_id = ? AND k.step = 0 AND NOT coalesce(`+given+`, FALSE))`,
-		project, patience, project, limit, limit).Scan(&waiting); err != nil || waiting {
+		project, patience, project, project, limit, limit).Scan(&waiting); err != nil || waiting {
 		return false, nil, err
 	}
 	err = s.each(ctx, `SELECT k.server, min(coalesce(v.failing, k.first)) FROM files f JOIN lookups k ON k.file_id = f.id LEFT JOIN lookup_servers v ON v.server = k.server
@@ -184,11 +192,13 @@ const (
 )
 
 // pairs returns one kind at a time: first the entries that provenance names. Early
-// are those that have been judged so only when they can be judged for good.
+// are those that have been judged so only when they can be judged for good. Those of
+// a file whose provenance has yet to be verified come later.
 func (s *Store) pairs(ctx context.Context, project int64, pinned, early bool, limit int) ([]pair, error) {
 	var pairs []pair
 	err := s.each(ctx, `SELECT u.file_id, u.entry_id, EXISTS (SELECT 1 FROM bindings b WHERE b.file_id = u.file_id AND b.entry_id = u.entry_id AND b.evidence = 'provenance') AS named
 		FROM unjudged u JOIN files f ON f.id = u.file_id JOIN entries e ON e.id = u.entry_id WHERE f.project_id = ? AND NOT (u.early = 1 AND ?)
+			AND NOT EXISTS (SELECT 1 FROM unverified n WHERE n.file_id = u.file_id)
 			AND (named OR NOT (e.seen > ? AND EXISTS (SELECT 1 FROM projects p JOIN projects o ON o.name = p.name AND o.id <> p.id WHERE p.id = f.project_id)
 				OR e.seen > ? AND EXISTS (SELECT 1 FROM files g JOIN provenance v ON v.file_id = g.id
 					WHERE g.sha256 = f.sha256 AND g.filename = f.filename AND g.project_id <> f.project_id AND v.state = 'pending')))
@@ -240,10 +250,17 @@ func (s *Store) pairBindings(ctx context.Context, file FileID, entry EntryID) ([
 	if err != nil {
 		return nil, err
 	}
+	verdicts, err := s.verdicts(ctx, file)
+	if err != nil {
+		return nil, err
+	}
 	var bindings []Binding
 	err = s.each(ctx, `SELECT evidence, form, signature FROM bindings WHERE file_id = ? AND entry_id = ?`, []any{int64(file), int64(entry)}, func(scan scan) error {
 		b := Binding{Entry: e}
 		err := scan(&b.Evidence, &b.Form, &b.Signature)
+		if b.Evidence == ByProvenance {
+			b.Signature = verdictOn(verdicts, e.Hash)
+		}
 		bindings = append(bindings, b)
 		return err
 	})
@@ -329,6 +346,8 @@ func (t *tx) judged(c Case) error {
 	switch {
 	case c.id.contradiction != 0:
 		_, err = t.exec(`UPDATE contradictions SET judged = 1 WHERE id = ?`, c.id.contradiction)
+	case c.id.verified != 0 || len(c.Missing) > 0:
+		err = t.judgedProvenance(c)
 	case c.id.entry != 0 && c.id.early:
 		_, err = t.exec(`UPDATE unjudged SET early = 1 WHERE file_id = ? AND entry_id = ? AND (SELECT count(*) FROM bindings WHERE file_id = ? AND entry_id = ?) = ?`,
 			int64(c.id.file), int64(c.id.entry), int64(c.id.file), int64(c.id.entry), c.id.bindings)

@@ -124,6 +124,8 @@ func TestSettledWithoutAnswer(t *testing.T) {
 			expectCases(t, cases, "1 leaf 1")
 			decide(t, s, cases[0], Verdict{})
 			ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Fetched: now, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: first.Hashes[0]}}}))
+			expectCases(t, allCases(t, s)) // its provenance has yet to be verified
+			holds(t, s, id, first.Hashes[0])
 			cases = allCases(t, s)
 			expectCases(t, cases, "1 leaf 0")
 			decide(t, s, cases[0], Verdict{})
@@ -154,6 +156,7 @@ func TestPinsAreLearnedFirst(t *testing.T) {
 	ok(t, s.Commit(t.Context(), b))
 	for i, f := range fresh {
 		ok(t, s.PyPI().SaveProvenance(t.Context(), f.ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Global: uint64(i + 1), Hash: b.Hashes[i+1]}}}))
+		holds(t, s, f.ID, b.Hashes[i+1])
 	}
 	cases := allCases(t, s)
 	expectCases(t, cases, "1 leaf 1", "1", "2")
@@ -191,6 +194,7 @@ func TestEvidenceDuringJudgement(t *testing.T) {
 	ok(t, err)
 	expectCases(t, cases, "1 leaf 0")
 	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: b.Hashes[0]}}}))
+	holds(t, s, id, b.Hashes[0])
 	decide(t, s, cases[0], Verdict{})
 	expectCases(t, allCases(t, s), "1 leaf 0", "1")
 }

@@ -132,6 +132,7 @@ func TestStoredEntryComesBack(t *testing.T) {
 	b := tr.batch(t, sg.noise(1), sg.attestV1(t, f))
 	ok(t, s.PyPI().SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePresent, Body: []byte("{}"), Fetched: storeEpoch,
 		Leaves: []ProvenanceLeaf{{KeyID: v1.KeyID, Global: 1001, Hash: b.Hashes[1], Predicate: "publish", Publisher: "{}"}}}))
+	holds(t, s, fresh[0].ID, b.Hashes[1])
 	ok(t, s.Commit(t.Context(), b))
 	cases := allCases(t, s)
 	if len(cases) != 2 {

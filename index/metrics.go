@@ -82,14 +82,16 @@ func (m *metrics) unregister() {
 }
 
 var (
-	findingsDesc = prometheus.NewDesc("sigtrail_findings", "Alerts on record.", []string{"rule", "severity"}, nil)
-	outboxDesc   = prometheus.NewDesc("sigtrail_outbox_depth", "Alerts that a sink has yet to receive.", []string{"sink"}, nil)
-	unjudgedDesc = prometheus.NewDesc("sigtrail_unjudged", "Entries bound to a file that no rule has judged yet.", nil, nil)
-	lookupsDesc  = prometheus.NewDesc("sigtrail_lookups_due", "Files due to be looked up in a v1 log.", nil, nil)
-	indexedDesc  = prometheus.NewDesc("sigtrail_indexed_size", "Where the tail of the log stands: leaves before this are indexed.", []string{"origin"}, nil)
-	coveredDesc  = prometheus.NewDesc("sigtrail_covered_entries", "Leaves of the log that are proven and indexed.", []string{"origin"}, nil)
-	gapDesc      = prometheus.NewDesc("sigtrail_gap_entries", "Leaves that the tail has passed and not read: only a scan closes that.", []string{"origin"}, nil)
-	unboundDesc  = prometheus.NewDesc("sigtrail_unbound", "Leaves kept for files that may appear.", nil, nil)
+	findingsDesc   = prometheus.NewDesc("sigtrail_findings", "Alerts on record.", []string{"rule", "severity"}, nil)
+	outboxDesc     = prometheus.NewDesc("sigtrail_outbox_depth", "Alerts that a sink has yet to receive.", []string{"sink"}, nil)
+	unjudgedDesc   = prometheus.NewDesc("sigtrail_unjudged", "Entries bound to a file that no rule has judged yet.", nil, nil)
+	unverifiedDesc = prometheus.NewDesc("sigtrail_provenance_unverified", "Files whose provenance object has yet to be verified.", nil, nil)
+	absentDesc     = prometheus.NewDesc("sigtrail_provenance_leaves_pending", "Log entries of provenance objects whose place in the log has not been read yet.", nil, nil)
+	lookupsDesc    = prometheus.NewDesc("sigtrail_lookups_due", "Files due to be looked up in a v1 log.", nil, nil)
+	indexedDesc    = prometheus.NewDesc("sigtrail_indexed_size", "Where the tail of the log stands: leaves before this are indexed.", []string{"origin"}, nil)
+	coveredDesc    = prometheus.NewDesc("sigtrail_covered_entries", "Leaves of the log that are proven and indexed.", []string{"origin"}, nil)
+	gapDesc        = prometheus.NewDesc("sigtrail_gap_entries", "Leaves that the tail has passed and not read: only a scan closes that.", []string{"origin"}, nil)
+	unboundDesc    = prometheus.NewDesc("sigtrail_unbound", "Leaves kept for files that may appear.", nil, nil)
 )
 
 // tables is read at each scrape, so that it says what the database says.
@@ -102,7 +104,7 @@ type tables struct {
 const scrapeTimeout = 5 * time.Second
 
 func (c *tables) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{findingsDesc, outboxDesc, unjudgedDesc, lookupsDesc, indexedDesc, coveredDesc, gapDesc, unboundDesc} {
+	for _, d := range []*prometheus.Desc{findingsDesc, outboxDesc, unjudgedDesc, unverifiedDesc, absentDesc, lookupsDesc, indexedDesc, coveredDesc, gapDesc, unboundDesc} {
 		ch <- d
 	}
 	c.failed.Describe(ch)
@@ -121,6 +123,8 @@ func (c *tables) Collect(ch chan<- prometheus.Metric) {
 		{findingsDesc, 2, `SELECT rule, severity, count(*) FROM alerts GROUP BY 1, 2`, nil},
 		{outboxDesc, 1, `SELECT sink, sum(delivered IS NULL) FROM outbox GROUP BY 1`, nil},
 		{unjudgedDesc, 0, `SELECT count(*) FROM unjudged WHERE early = 0`, nil},
+		{unverifiedDesc, 0, `SELECT count(*) FROM unverified`, nil},
+		{absentDesc, 0, `SELECT count(*) FROM absent_leaves WHERE state = 'not-covered'`, nil},
 		{lookupsDesc, 0, `SELECT count(*) FROM lookups WHERE next <= ?`, []any{now}},
 		{unboundDesc, 0, `SELECT CAST(value AS INTEGER) FROM settings WHERE key = '` + unboundCount + `'`, nil},
 		{indexedDesc, 1, `SELECT origin, max(next) FROM logs WHERE next IS NOT NULL GROUP BY 1`, nil},

@@ -23,10 +23,7 @@ const (
 // not covered until then.
 func (s *Store) Presence(ctx context.Context, id FileID, each func(ProvenanceLeaf, LeafPresence) error) error {
 	err := s.each(ctx, `SELECT v.key_id, v.global, v.leaf_hash, v.predicate, v.publisher,
-			EXISTS (SELECT 1 FROM entries e JOIN logs l ON l.id = e.log_id WHERE e.leaf_hash = v.leaf_hash AND l.key_id = v.key_id AND l.first_global + e.idx = v.global),
-			EXISTS (SELECT 1 FROM coverage c JOIN logs l ON l.id = c.log_id WHERE l.id = (`+logOfGlobal+`)
-				AND c.first <= v.global - l.first_global AND c.past > v.global - l.first_global
-				AND NOT EXISTS (SELECT 1 FROM wanted w WHERE w.log_id = l.id AND w.idx = v.global - l.first_global))
+			`+leafStored+`, `+leafCovered+`
 		FROM provenance_leaves v WHERE v.file_id = ? ORDER BY v.key_id, v.global`, []any{int64(id)}, func(scan scan) error {
 		var leaf ProvenanceLeaf
 		var key, hash []byte
@@ -52,6 +49,19 @@ func (s *Store) Presence(ctx context.Context, id FileID, each func(ProvenanceLea
 	}
 	return nil
 }
+
+// leafStored and leafCovered say of a row v of provenance_leaves whether that very
+// leaf is in the log, and whether its place has been looked at. Coverage is made of
+// ranges that never touch: the one that begins last before a place is the only one
+// that can hold it.
+const (
+	leafStored = `EXISTS (SELECT 1 FROM entries e JOIN logs l ON l.id = e.log_id
+		WHERE e.leaf_hash = v.leaf_hash AND l.key_id = v.key_id AND l.first_global + e.idx = v.global)`
+	leafCovered = `EXISTS (SELECT 1 FROM logs l JOIN coverage c ON c.log_id = l.id
+		WHERE l.id = (` + logOfGlobal + `)
+		AND c.first = (SELECT max(first) FROM coverage WHERE log_id = l.id AND first <= v.global - l.first_global) AND c.past > v.global - l.first_global
+		AND NOT EXISTS (SELECT 1 FROM wanted w WHERE w.log_id = l.id AND w.idx = v.global - l.first_global))`
+)
 
 // logOfGlobal is the shard that holds the number that people use.
 const logOfGlobal = `SELECT id FROM logs WHERE key_id = v.key_id AND first_global <= v.global ORDER BY first_global DESC, id LIMIT 1`

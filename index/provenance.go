@@ -81,6 +81,9 @@ func (c *Catalogue) SaveProvenance(ctx context.Context, id FileID, p Provenance)
 		if err := t.show(heads); err != nil {
 			return err
 		}
+		if err := t.unverified(id); err != nil {
+			return err
+		}
 		digest, err := hashOf(sum)
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
+	"errors"
 	"time"
 )
 
@@ -42,6 +43,22 @@ func (s *Store) TrustedRoots(ctx context.Context) ([]TrustedRoot, error) {
 		return nil, s.fail("reading the trusted roots", err)
 	}
 	return roots, nil
+}
+
+// TrustedRootAt is the root from a source that was in use at a time: the last one that
+// was first had by then.
+func (s *Store) TrustedRootAt(ctx context.Context, source string, at time.Time) (r TrustedRoot, ok bool, err error) {
+	var first, last sql.NullInt64
+	err = s.db.QueryRowContext(ctx, `SELECT sha256, body, source, first_seen, last_seen FROM trusted_roots WHERE source = ? AND first_seen <= ? ORDER BY first_seen DESC LIMIT 1`,
+		source, at.UnixMicro()).Scan(&r.SHA256, &r.Body, &r.Source, &first, &last)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return r, false, nil
+	case err != nil:
+		return r, false, s.fail("reading a trusted root", err)
+	}
+	r.FirstSeen, r.LastSeen = timeOf(first), timeOf(last)
+	return r, true, nil
 }
 
 // Fresh reports whether no log has been followed yet.

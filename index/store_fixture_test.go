@@ -137,6 +137,14 @@ func named(f File) File {
 	return f
 }
 
+// holds stores that a file's provenance object holds, its one attestation with these
+// log entries.
+func holds(t testing.TB, s *Store, id FileID, leaves ...monitor.Hash) {
+	t.Helper()
+	ok(t, s.SaveVerification(t.Context(), id, Verification{Root: "00ff", At: storeEpoch,
+		Verdicts: []AttestationVerdict{{State: AttestationHolds, Root: "00ff", At: storeEpoch, Leaves: leaves}}}))
+}
+
 var testLog = monitor.Log{Origin: "log.example", KeyID: monitor.Hash{1}, API: monitor.V2, URL: "https://log.example/api/v2/"}
 
 // A tree makes batches out of leaves.

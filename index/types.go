@@ -95,7 +95,7 @@ type Binding struct {
 	Entry     Stored
 	Evidence  Evidence
 	Form      string // template and digest it was found by: "P1/payload", "P1/pae", "artifact"; "" where none
-	Signature string // "": verifies over the rebuilt bytes; else why not
+	Signature string // "": verifies over the rebuilt bytes, or PyPI's attestation holds; else why not
 }
 
 // A File is one distribution as PyPI listed it.
@@ -206,14 +206,18 @@ type Release struct {
 	Attested int // files with a provenance object
 }
 
-// A Case is one fact for the rules, with the history they need to judge it. Just
-// one of Contradiction, Entry and File alone (a file as such) is its subject.
+// A Case is one fact for the rules, with the history they need to judge it. Its
+// subject is just one of these: a contradiction; an entry bound to a file; the verdicts
+// on a file's provenance; log entries that its provenance names and that are not in
+// their log; a file as such.
 type Case struct {
 	Contradiction *monitor.Contradiction
 
 	File       *File
 	Provenance ProvenanceState
-	Bindings   []Binding // of one entry to File, strongest first; empty: the case is the file itself
+	Bindings   []Binding            // of one entry to File, strongest first
+	Verdicts   []AttestationVerdict // on File's provenance object, at least one of them invalid
+	Missing    []MissingLeaf
 
 	Pins     []Pin
 	Releases []Release    // of the project, oldest first, File's own included
