@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sigtrail/index"
+	"sigtrail/rekor"
 )
 
 // seeds adds real records where they are at hand.
@@ -90,6 +91,37 @@ func FuzzProvenance(f *testing.F) {
 		}
 		if leaves := o.Leaves(); len(leaves) != entries {
 			t.Errorf("%d leaves of %d entries", len(leaves), entries)
+		}
+	})
+}
+
+// Whatever PyPI shows has a verdict, and none that holds of a file that nobody signed.
+func FuzzVerify(f *testing.F) {
+	path := filepath.Join("..", "..", "shared", "data", "trust", "prod", "trusted_root.json")
+	trust, err := rekor.LoadTrust(path)
+	if err != nil {
+		f.Skipf("real records are not here: %v", err)
+	}
+	seeds(f, "attestations/*.provenance")
+	f.Add([]byte(oneObject))
+	f.Add([]byte(snake(oneObject)))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		o, err := ParseProvenance(body)
+		if err != nil {
+			return
+		}
+		n := 0
+		for _, b := range o.Bundles {
+			n += len(b.Attestations)
+		}
+		verdicts := o.Verify(trust, "sample-1.0.tar.gz", [32]byte{1})
+		if len(verdicts) != n {
+			t.Fatalf("%d verdicts on %d attestations", len(verdicts), n)
+		}
+		for _, v := range verdicts {
+			if v.State() != index.AttestationInvalid || v.Err == nil || v.Failed == "" {
+				t.Errorf("%+v", v)
+			}
 		}
 	})
 }

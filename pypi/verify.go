@@ -2,6 +2,7 @@ package pypi
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -18,9 +19,17 @@ import (
 
 // A BundleVerifier verifies a Sigstore bundle against a trusted root: log entry,
 // time, certificate, signature. Whom the certificate names is not its business.
-// An error that has a method Condition() string names by it what failed.
+// Its errors should be Refusals; any other stands for a bundle that is none.
 type BundleVerifier interface {
 	VerifyBundle(*protobundle.Bundle) error
+}
+
+// A Refusal says what of a bundle does not hold.
+type Refusal interface {
+	error
+	Condition() string // what failed first, in one word
+	Doubt() bool       // another trusted root may come to another verdict
+	Unsure() bool      // each condition was checked and holds, and a library refuses it all the same
 }
 
 // What of an attestation does not hold besides what a BundleVerifier names.
@@ -29,10 +38,11 @@ const (
 	InvalidSubjects      = "subjects"       // not exactly one
 	InvalidSubjectName   = "subject-name"   // of another file
 	InvalidSubjectDigest = "subject-digest" // of other bytes
-	InvalidPredicate     = "predicate"      // a type that PyPI does not take
 	InvalidPublisher     = "publisher"      // the certificate is another publisher's
-	UnknownPublisher     = "publisher-kind" // nobody knows what the certificate must say
-	unnamedCondition     = "bundle"
+	UnknownPublisher     = "publisher-kind" // all else holds; nobody knows what the certificate must say
+	UnknownPredicate     = "predicate"      // all else holds; of a type that PyPI does not take today
+	UnknownRefusal       = "other"          // all that we check holds; the BundleVerifier refuses it all the same
+	invalidForm          = "form"
 )
 
 // A Verdict is what became of one attestation of a provenance object.
@@ -41,6 +51,19 @@ type Verdict struct {
 	Predicate           string // predicate type, as signed
 	Failed              string // the condition that failed first, "" if all hold
 	Err                 error  // why; nil if all hold
+	Doubt               bool   // another trusted root may come to another verdict
+}
+
+// State tells what is of an unknown kind from what does not hold: PyPI takes new
+// kinds before sigtrail knows them.
+func (v Verdict) State() index.AttestationState {
+	switch v.Failed {
+	case "":
+		return index.AttestationHolds
+	case UnknownPublisher, UnknownPredicate, UnknownRefusal:
+		return index.AttestationUnknown
+	}
+	return index.AttestationInvalid
 }
 
 // Verify judges each attestation of the object as PyPI does before it takes an
@@ -51,9 +74,9 @@ func (o ProvenanceObject) Verify(v BundleVerifier, filename string, sha256 [32]b
 	for i, b := range o.Bundles {
 		for j, a := range b.Attestations {
 			r := Verdict{Bundle: i, Attestation: j, Predicate: a.Predicate}
-			r.Failed, r.Err = a.verify(v, filename, sha256)
-			if r.Err == nil {
-				r.Failed, r.Err = b.publisherIs(a.Certificate)
+			r.Failed, r.Err = b.verify(a, v, filename, sha256)
+			if refusal, ok := errors.AsType[Refusal](r.Err); ok {
+				r.Doubt = refusal.Doubt()
 			}
 			all = append(all, r)
 		}
@@ -61,21 +84,35 @@ func (o ProvenanceObject) Verify(v BundleVerifier, filename string, sha256 [32]b
 	return all
 }
 
-func (a Attestation) verify(v BundleVerifier, filename string, sha256 [32]byte) (failed string, err error) {
+// verify asks for what is unknown last, so that nothing invalid passes for unknown.
+func (b Bundle) verify(a Attestation, v BundleVerifier, filename string, sha256 [32]byte) (failed string, err error) {
 	pb, err := a.SigstoreBundle()
 	if err != nil {
-		return unnamedCondition, err
+		return invalidForm, err
 	}
-	if err := v.VerifyBundle(pb); err != nil {
-		if named, ok := errors.AsType[interface {
-			error
-			Condition() string
-		}](err); ok {
-			return named.Condition(), err
+	refused := v.VerifyBundle(pb)
+	if refused != nil {
+		refusal, ok := errors.AsType[Refusal](refused)
+		if !ok {
+			return invalidForm, refused
 		}
-		return unnamedCondition, err
+		if !refusal.Unsure() {
+			return refusal.Condition(), refused
+		}
 	}
-	return a.about(filename, sha256)
+	if failed, err := a.about(filename, sha256); err != nil {
+		return failed, err
+	}
+	if failed, err := b.publisherIs(a.Certificate); err != nil {
+		return failed, err
+	}
+	if refused != nil {
+		return UnknownRefusal, refused
+	}
+	if !slices.Contains(predicates, a.Predicate) {
+		return UnknownPredicate, fmt.Errorf("PyPI does not take the predicate type %.100q", a.Predicate)
+	}
+	return "", nil
 }
 
 // SigstoreBundle is the attestation in the form that verifiers of Sigstore read.
@@ -139,15 +176,14 @@ var predicates = []string{"https://docs.pypi.org/attestations/publish/v1", "http
 
 // about checks that the signed statement is about one file, this one.
 func (a Attestation) about(filename string, sha256 [32]byte) (failed string, err error) {
-	m, err := parseMembers(a.Statement)
-	if err != nil {
+	var m struct {
+		Type string `json:"_type"`
+	}
+	if err := json.Unmarshal(a.Statement, &m); err != nil {
 		return InvalidStatement, err
 	}
-	if kind, _ := m.text("_type"); kind != "https://in-toto.io/Statement/v1" {
+	if kind := m.Type; kind != "https://in-toto.io/Statement/v1" {
 		return InvalidStatement, fmt.Errorf("statement of type %.100q", kind)
-	}
-	if !slices.Contains(predicates, a.Predicate) {
-		return InvalidPredicate, fmt.Errorf("PyPI does not take the predicate type %.100q", a.Predicate)
 	}
 	if len(a.Subjects) != 1 {
 		return InvalidSubjects, fmt.Errorf("%d subjects, want one", len(a.Subjects))
@@ -247,11 +283,11 @@ func (b Bundle) publisherIs(certificate []byte) (failed string, err error) {
 // hosted is the policy for a workflow in a repository. The build configuration may be
 // named at the commit or at the ref; GitLab's policy needs both to be there.
 func hosted(p members, s index.Signer, issuer, host, key, between string, both bool) error {
-	repository, err := p.text("repository")
+	repository, err := p.str("repository")
 	if err != nil {
 		return err
 	}
-	workflow, err := p.text(key)
+	workflow, err := p.str(key)
 	if err != nil {
 		return err
 	}
@@ -279,7 +315,7 @@ func hosted(p members, s index.Signer, issuer, host, key, between string, both b
 }
 
 func mailed(p members, s index.Signer) error {
-	email, err := p.text("email")
+	email, err := p.str("email")
 	if err != nil {
 		return err
 	}
