@@ -78,6 +78,13 @@ func gather(ctx context.Context, store *index.Store, files []index.File) ([]Even
 			return nil, err
 		}
 		events = append(events, fileEvents(f, state, fetched)...)
+		if state == index.ProvenancePresent {
+			e, err := verdictEvent(ctx, store, f, fetched)
+			if err != nil {
+				return nil, err
+			}
+			events = append(events, e)
+		}
 		signatures, err := store.Signatures(ctx, f.ID)
 		if err != nil {
 			return nil, err

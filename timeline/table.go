@@ -184,7 +184,7 @@ func (t *table) event(e Event, numbers map[string]int) {
 	if e.At == nil && e.Before != nil {
 		t.line(dim, "%sthe log keeps no time; not after %s", indent, stamp(*e.Before))
 	}
-	if e.Note != "" && (e.Kind == "logged" || e.Kind == "alert") {
+	if e.Note != "" && (e.Kind == "logged" || e.Kind == "alert" || e.Kind == "provenance") {
 		t.wrapped(yellow, indent+"! ", alerts.Escape(e.Note))
 	}
 }
