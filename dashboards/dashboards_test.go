@@ -61,6 +61,7 @@ func exported(t *testing.T) map[string]bool {
 	r := &recorder{prometheus.NewRegistry(), map[string]bool{"sigtrail_build_info": true, "sigtrail_trusted_root_age_seconds": true, "sigtrail_default_v2_logs": true}} // those are cmd/monitor's own
 	monitor.NewMetrics(r, time.Now)
 	pypi.NewMetrics(r)
+	pypi.NewVerdictMetrics(r)
 	alerts.NewMetrics(r)
 	s, err := index.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"), index.Options{Registerer: r})
 	if err != nil {

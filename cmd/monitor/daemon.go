@@ -16,6 +16,7 @@ import (
 	"sigtrail/alerts"
 	"sigtrail/index"
 	"sigtrail/monitor"
+	"sigtrail/pypi"
 	"sigtrail/rekor"
 )
 
@@ -26,6 +27,7 @@ import (
 //	scope     files of requirements → what is watched
 //	watch     journal, listings, provenance of PyPI and of each other index → store
 //	find      entries for files, by look-up → store
+//	verify    provenance objects, and whether their entries are in the logs → store
 //	compare   heads that provenance objects and other monitors show → store
 //	judge     what is new in the store → pins, alerts, outbox
 //	deliver   outbox → terminal, webhooks
@@ -52,13 +54,14 @@ type daemon struct {
 	comparer  *monitor.Comparer
 	peers     []*peer
 	indexes   []*packageIndex // PyPI first
+	verifier  *pypi.Verifier
 	judge     *alerts.Judge
 	courier   *alerts.Courier
 
-	wakeFinder, wakeJudge chan struct{}
-	judgeEvery            time.Duration // without being woken
-	ready                 atomic.Bool
-	address               atomic.Value // string: where metrics are served
+	wakeFinder, wakeVerifier, wakeJudge chan struct{}
+	judgeEvery                          time.Duration // without being woken
+	ready                               atomic.Bool
+	address                             atomic.Value // string: where metrics are served
 }
 
 // newDaemon opens what can be opened without a network. Alerts go to the sinks that
@@ -75,7 +78,7 @@ func openBeside(ctx context.Context, c Config, log *slog.Logger) (*daemon, error
 
 func openDaemon(ctx context.Context, c Config, log *slog.Logger, open func(context.Context, string, index.Options) (*index.Store, error), now func() time.Time, extra []alerts.Sink) (*daemon, error) {
 	d := &daemon{config: c, log: log, now: now, registry: newRegistry(), told: make(map[string]bool), trust: &trustKeeper{config: c, log: log, now: now},
-		wakeFinder: make(chan struct{}, 1), wakeJudge: make(chan struct{}, 1), judgeEvery: 10 * time.Second, subscribe: openSubscription}
+		wakeFinder: make(chan struct{}, 1), wakeVerifier: make(chan struct{}, 1), wakeJudge: make(chan struct{}, 1), judgeEvery: 10 * time.Second, subscribe: openSubscription}
 	var err error
 	if d.policy, err = loadPolicy(c); err != nil {
 		return nil, err
@@ -162,6 +165,8 @@ func (d *daemon) wireRest(ctx context.Context) error {
 		}
 		d.indexes = append(d.indexes, x)
 	}
+	d.verifier = &pypi.Verifier{Store: d.store, Roots: d.trust, Log: d.log, Now: d.now, Metrics: pypi.NewVerdictMetrics(d.registry),
+		Changed: d.wakeJudgeNow, Wake: d.wakeVerifier, Every: d.config.Interval.Value()}
 	for _, m := range d.config.Monitors {
 		p, err := newPeer(m, d.store, d.log, d.config.Interval.Value())
 		if err != nil {
@@ -189,6 +194,7 @@ func (d *daemon) wakeJudgeNow() { raise(d.wakeJudge) }
 
 func (d *daemon) wakeAll() {
 	raise(d.wakeFinder)
+	raise(d.wakeVerifier)
 	raise(d.wakeJudge)
 }
 
@@ -222,13 +228,17 @@ func (d *daemon) run(ctx context.Context) error {
 			return err
 		}
 		g.Go(func() error {
-			return d.trust.run(ctx, func() error { return errors.Join(follow(), d.store.Reexamine(ctx)) })
+			return d.trust.run(ctx, func() error {
+				raise(d.wakeVerifier)
+				return errors.Join(follow(), d.store.Reexamine(ctx))
+			})
 		})
 		for _, x := range d.indexes {
 			g.Go(func() error { return x.scope.Run(ctx) })
 			g.Go(func() error { return x.watcher.Run(ctx) })
 		}
 		g.Go(func() error { return d.finder.run(ctx, d.wakeFinder) })
+		g.Go(func() error { return d.verifier.Run(ctx) })
 		g.Go(func() error { return d.comparer.Run(ctx) })
 		for _, p := range d.peers {
 			g.Go(func() error { return p.run(ctx) })

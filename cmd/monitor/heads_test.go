@@ -74,7 +74,7 @@ func TestHeadOfProvenance(t *testing.T) {
 		head := w.head()
 		w.lab.V2.Log(must(w.lab.CA.SignPublish(sampleRepo, "other-1.tar.gz", lab.Digest("x"), w.lab.Now())))
 		upload(w, head)
-		w.once(exitFine)
+		w.once(exitFindings) // the attestation does not hold under another head
 		if waiting, unsigned := w.waiting(); waiting+unsigned != 0 {
 			t.Errorf("%d heads wait, %d are unsigned; want none", waiting, unsigned)
 		}
@@ -85,7 +85,7 @@ func TestHeadOfProvenance(t *testing.T) {
 		w.once(exitConvicts)
 		w.once(exitFine) // said once; the log itself shows us one history
 		got := w.got()
-		if len(got) != 1 || got[0].Rule != monitor.Equivocation || got[0].Heads == nil || !strings.Contains(got[0].Reason, "provenance of sampleproject-2.0.tar.gz") {
+		if len(got) != 2 || got[0].Rule != monitor.Equivocation || got[1].Rule != "provenance-invalid" || got[0].Heads == nil || !strings.Contains(got[0].Reason, "provenance of sampleproject-2.0.tar.gz") {
 			t.Fatalf("received %+v, want one log-equivocation that names the provenance", got)
 		}
 		if len(got[0].Heads.Ours) == 0 || len(got[0].Heads.Theirs) == 0 {
@@ -99,18 +99,18 @@ func TestHeadOfProvenance(t *testing.T) {
 		forged := w.head()
 		w.lab.V2.Honest()
 		upload(w, forged)
-		w.once(exitFine)
+		w.once(exitFindings)
 		if waiting, unsigned := w.waiting(); waiting != 0 || unsigned != 1 {
 			t.Errorf("%d heads wait, %d are unsigned; want one unsigned", waiting, unsigned)
 		}
-		if n := len(w.got()); n != 0 {
-			t.Errorf("%d alerts for a head that anybody could have made", n)
+		if got := w.got(); len(got) != 1 || got[0].Condition != rekor.FailsInclusion {
+			t.Errorf("received %+v, want one about the attestation: anybody could have made the head", got)
 		}
 	})
 	t.Run("of a log that nobody follows", func(t *testing.T) {
 		w := prepare(t)
 		upload(w, strings.Replace(w.head(), lab.V2Origin, "log.example", 1))
-		w.once(exitFine)
+		w.once(exitFindings)
 		if waiting, _ := w.waiting(); waiting != 1 {
 			t.Errorf("%d heads wait, want 1", waiting)
 		}

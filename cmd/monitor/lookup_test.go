@@ -48,6 +48,9 @@ func (p *patient) round() (rules []string, failed error) {
 		p.Fatal(err)
 	}
 	failed = p.finder.once(ctx)
+	if err := p.verifier.Once(ctx); err != nil {
+		p.Fatal(err)
+	}
 	for _, a := range must(p.judge.Once(ctx)) {
 		rules = append(rules, a.Rule+" "+a.Version)
 	}

@@ -36,7 +36,7 @@ func (d *daemon) once(ctx context.Context) (int, error) {
 	for _, f := range d.followers {
 		errs = append(errs, f.Once(ctx))
 	}
-	errs = append(errs, d.finder.once(ctx))
+	errs = append(errs, d.finder.once(ctx), d.verifier.Once(ctx))
 	for _, p := range d.peers {
 		errs = append(errs, p.once(ctx))
 	}

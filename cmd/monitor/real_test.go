@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -64,7 +65,7 @@ type record struct {
 
 func readRecord(t *testing.T, row map[string]string) record {
 	t.Helper()
-	r := record{row: row, object: provenanceOf(t, row["jsonform"], readShared(t, "attestations", row["file"]))}
+	r := record{row: row, object: provenanceOf(t, row, readShared(t, "attestations", row["file"]))}
 	o, err := pypi.ParseProvenance(r.object)
 	if err != nil {
 		t.Fatal(err)
@@ -114,16 +115,21 @@ func (r *record) prove(t *testing.T) {
 
 // provenanceOf wraps a single attestation, or a Sigstore bundle of one, into the
 // object that PyPI serves.
-func provenanceOf(t *testing.T, form string, b []byte) []byte {
+func provenanceOf(t *testing.T, row map[string]string, b []byte) []byte {
 	t.Helper()
-	if form == "bundle" {
+	if row["jsonform"] == "bundle" {
 		b = attestationOf(t, b)
 	}
 	if strings.Contains(string(b), "attestation_bundles") {
 		return b
 	}
+	publisher := map[string]string{"kind": "GitHub"}
+	if _, workflow, ok := strings.Cut(row["san"], "/.github/workflows/"); ok {
+		publisher["repository"] = strings.TrimPrefix(row["source_repo"], "https://github.com/")
+		publisher["workflow"], _, _ = strings.Cut(workflow, "@")
+	}
 	return must(json.Marshal(map[string]any{"version": 1, "attestation_bundles": []any{map[string]any{
-		"publisher": map[string]string{"kind": "GitHub"}, "attestations": []any{json.RawMessage(b)}}}}))
+		"publisher": publisher, "attestations": []any{json.RawMessage(b)}}}}))
 }
 
 func attestationOf(t *testing.T, b []byte) []byte {
@@ -211,6 +217,15 @@ func TestRealAttestationsAreBound(t *testing.T) {
 	}
 }
 
+// oneRoot is a trusted root that never changes.
+type oneRoot struct{ *rekor.Trust }
+
+func (r oneRoot) Current() (pypi.BundleVerifier, string) { return r.Trust, rootName(r.Trust) }
+
+func (oneRoot) InUse(context.Context, time.Time) (pypi.BundleVerifier, string, error) {
+	return nil, "", nil
+}
+
 // One file, signed in the production log by its CI and ten months later by a
 // person: the second is the unexpected signer. The two heads lie too far apart for
 // a proof to be on record, so that each entry is proven under its own.
@@ -230,6 +245,10 @@ func TestRealForeignSignature(t *testing.T) {
 		if err := s.CommitFound(t.Context(), r.proven, fresh[0].ID); err != nil {
 			t.Fatal(err)
 		}
+	}
+	verifier := pypi.Verifier{Store: s, Roots: oneRoot{ci.trust}, Log: quiet(t), Now: time.Now}
+	if err := verifier.Once(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	judge := alerts.Judge{Store: s, Policy: nil, Log: quiet(t), Now: time.Now, Metrics: alerts.NewMetrics(prometheus.NewRegistry())}
 	raised := must(judge.Once(t.Context()))
