@@ -20,8 +20,8 @@ var sameEverywhere = map[string]string{
 	"logs":     `SELECT origin, hex(key_id) AS key, api, tree_id, first_global, closed, next, hex(range) AS range FROM logs`,
 	"heads":    `SELECT origin, size, hex(root) AS root FROM (SELECT log_id, size, root, max(size) OVER (PARTITION BY log_id) AS newest FROM heads WHERE verified = 1) JOIN logs ON logs.id = log_id WHERE size = newest GROUP BY 1, 2, 3`,
 	"coverage": `SELECT origin, first, past FROM coverage JOIN logs ON logs.id = log_id`,
-	"entries": `SELECT origin, idx, hex(leaf_hash) AS leaf, e.kind, hex(e.digest) AS digest, hex(fingerprint) AS certificate, trust, integrated, set_sig IS NOT NULL AS promised, set_valid
-		FROM entries e JOIN logs l ON l.id = e.log_id LEFT JOIN signers s ON s.id = e.signer_id`,
+	"entries": `SELECT origin, idx, hex(leaf_hash) AS leaf, k.name AS kind, hex(fingerprint) AS certificate, trust, integrated, set_sig IS NOT NULL AS promised, set_valid
+		FROM entries e JOIN logs l ON l.id = e.log_id JOIN kinds k ON k.id = e.kind_id JOIN leaves v ON v.entry_id = e.id LEFT JOIN signers s ON s.id = e.signer_id`,
 	"bindings": `SELECT origin, idx, filename, hex(f.sha256) AS sha256, evidence, form, signature
 		FROM bindings b JOIN entries e ON e.id = b.entry_id JOIN logs l ON l.id = e.log_id JOIN files f ON f.id = b.file_id`,
 	"unbound": `SELECT origin, idx, hex(digest) AS digest FROM unbound u JOIN logs l ON l.id = u.log_id`,

@@ -245,6 +245,15 @@ func (s *Store) caseFile(ctx context.Context, id FileID) (*File, ProvenanceState
 // evidenceOrder ranks evidence, strongest first.
 var evidenceOrder = map[Evidence]int{ByStatement: 0, ByProvenance: 1, ByArtifact: 2, BySubject: 3}
 
+// evidenceBits are the rows of evidence_kinds, strongest first.
+var evidenceBits = []struct {
+	bit      int64
+	evidence Evidence
+	checked  bool // rests on a form, and its signature was checked
+}{
+	{1, ByStatement, true}, {2, ByProvenance, false}, {4, ByArtifact, true}, {8, BySubject, false},
+}
+
 func (s *Store) pairBindings(ctx context.Context, file FileID, entry EntryID) ([]Binding, error) {
 	e, err := s.stored(ctx, entry)
 	if err != nil {
@@ -363,45 +372,47 @@ func (t *tx) judged(c Case) error {
 	return err
 }
 
-// storedColumns are those that storedRow wants, of entries e, logs l, heads h and
-// (left joined) signers g.
-const storedColumns = `e.id, ` + logColumns + `, e.idx, e.leaf_hash, e.body, e.trust, e.integrated, e.set_sig, e.set_valid, ` + headColumns + `, e.proof, e.seen, g.der`
+// storedColumns are those that storedRow wants, of entries e, logs l, heads h,
+// (left joined) proofs o, and leafTables.
+const storedColumns = `e.id, ` + logColumns + `, e.idx, e.leaf_hash, e.trust, e.integrated, e.set_valid, ` + headColumns + `, o.proof, e.seen, ` + leafColumns
 
 // A storedRow collects storedColumns.
 type storedRow struct {
 	id         EntryID
 	log        logRow
 	index      uint64
-	hash, body []byte
+	hash       []byte
 	trust      string
 	integrated sql.NullInt64
-	set        []byte
 	setValid   bool
 	head       headRow
 	proof      []byte
 	seen       sql.NullInt64
-	der        []byte
+	leafRow
 }
 
 func (r *storedRow) dest() []any {
 	d := append([]any{&r.id}, r.log.dest()...)
-	d = append(d, &r.index, &r.hash, &r.body, &r.trust, &r.integrated, &r.set, &r.setValid)
+	d = append(d, &r.index, &r.hash, &r.trust, &r.integrated, &r.setValid)
 	d = append(d, r.head.dest()...)
-	return append(d, &r.proof, &r.seen, &r.der)
+	d = append(d, &r.proof, &r.seen)
+	return append(d, r.leafRow.dest()...)
 }
 
 func (r *storedRow) value() (Stored, error) {
 	l, err := r.log.value()
-	e := Stored{ID: r.id, Log: l, Trust: r.trust, SETValid: r.setValid, Seen: timeOf(r.seen),
-		Leaf: monitor.Leaf{Index: r.index, Data: r.body, IntegratedTime: r.integrated.Int64, SET: r.set}}
 	errs := []error{err}
+	leaf, set, err := r.leaf()
+	errs = append(errs, err)
+	e := Stored{ID: r.id, Log: l, Trust: r.trust, SETValid: r.setValid, Seen: timeOf(r.seen),
+		Leaf: monitor.Leaf{Index: r.index, Data: leaf, IntegratedTime: r.integrated.Int64, SET: set}}
 	e.Hash, err = hashOf(r.hash)
 	errs = append(errs, err)
 	e.Head, err = r.head.value(l.Origin)
 	errs = append(errs, err)
 	e.Proof, err = split(r.proof)
 	errs = append(errs, err)
-	e.Entry, _ = decode(r.body)
+	e.Entry, _ = decode(leaf)
 	if r.der != nil {
 		if signer, err := ParseSigner(r.der); err == nil {
 			e.Signer = &signer
@@ -413,7 +424,7 @@ func (r *storedRow) value() (Stored, error) {
 	return e, nil
 }
 
-const storedTables = `entries e JOIN logs l ON l.id = e.log_id JOIN heads h ON h.id = e.head_id LEFT JOIN signers g ON g.id = e.signer_id`
+const storedTables = `entries e JOIN logs l ON l.id = e.log_id JOIN heads h ON h.id = e.head_id LEFT JOIN proofs o ON o.entry_id = e.id` + leafTables
 
 func (s *Store) stored(ctx context.Context, id EntryID) (Stored, error) {
 	var r storedRow

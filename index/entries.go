@@ -134,43 +134,103 @@ func (s *Store) save(t *tx, w *sifting, log int64, head monitor.Head, proof []mo
 // saveEntry stores the entry or finds it: look-up and tail may both come by. A
 // later copy of a leaf adds the log's signed time where the first one lacked it.
 func (t *tx) saveEntry(log, head int64, f *found, proof []monitor.Hash, now int64) (EntryID, error) {
-	var signer any
-	if f.signer != nil {
-		id, err := t.signerID(f.signer)
-		if err != nil {
-			return 0, err
-		}
-		signer = id
-	}
 	var integrated any
 	if f.leaf.SET != nil || f.leaf.IntegratedTime != 0 {
 		integrated = f.leaf.IntegratedTime
 	}
-	var inclusion any
-	if proof != nil {
-		inclusion = join(proof)
-	}
 	var id EntryID
-	err := t.get(`INSERT INTO entries (log_id, idx, leaf_hash, kind, digest, body, signer_id, trust, integrated, set_sig, set_valid, head_id, proof, seen)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (log_id, idx) DO UPDATE SET integrated = excluded.integrated, set_sig = excluded.set_sig, set_valid = 1, trust = excluded.trust
-			WHERE set_valid = 0 AND excluded.set_valid = 1
-		RETURNING id`,
-		[]any{log, int64(f.leaf.Index), f.hash[:], f.kind, f.entry.Digest, blob(f.leaf.Data), signer, f.trust, integrated, f.leaf.SET, f.setValid, head, inclusion, now}, &id)
-	if !errors.Is(err, sql.ErrNoRows) {
-		return id, err
-	}
 	var hash []byte
-	if err := t.get(`SELECT id, leaf_hash FROM entries WHERE log_id = ? AND idx = ?`, []any{log, int64(f.leaf.Index)}, &id, &hash); err != nil {
+	var signed bool
+	err := t.get(`SELECT id, leaf_hash, set_valid FROM entries WHERE log_id = ? AND idx = ?`, []any{log, int64(f.leaf.Index)}, &id, &hash, &signed)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return t.addEntry(log, head, f, integrated, proof, now)
+	case err != nil:
+		return 0, err
+	case !bytes.Equal(hash, f.hash[:]):
+		return 0, errors.New("another leaf is stored as proven at this index; the database is damaged, restore it from a backup")
+	case signed || !f.setValid:
+		return id, nil
+	}
+	if _, err := t.exec(`UPDATE entries SET integrated = ?, set_valid = 1, trust = ? WHERE id = ?`, integrated, f.trust, int64(id)); err != nil {
 		return 0, err
 	}
-	if !bytes.Equal(hash, f.hash[:]) {
-		return 0, errors.New("another leaf is stored as proven at this index; the database is damaged, restore it from a backup")
-	}
-	return id, nil
+	_, err = t.exec(`UPDATE leaves SET set_sig = ? WHERE entry_id = ?`, packSignature(f.leaf.SET), int64(id))
+	return id, err
 }
 
-func (t *tx) signerID(s *Signer) (int64, error) {
+// addEntry gives the entry an id beside those of the project of its first file.
+func (t *tx) addEntry(log, head int64, f *found, integrated any, proof []monitor.Hash, now int64) (EntryID, error) {
+	var project int64
+	if err := t.get(`SELECT project_id FROM files WHERE id = ?`, []any{int64(f.bindings[0].file)}, &project); err != nil {
+		return 0, fmt.Errorf("the file that it is bound to: %w", err)
+	}
+	g := givens{digest: f.entry.Digest}
+	var signer any
+	if f.signer != nil {
+		id, err := t.signerID(f.signer, project)
+		if err != nil {
+			return 0, err
+		}
+		signer, g.cert = id, f.signer.DER
+	}
+	kind, err := t.wordID("kinds", f.kind)
+	if err != nil {
+		return 0, err
+	}
+	id, err := t.nextID("entries", project)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := t.exec(`INSERT INTO entries (id, log_id, idx, leaf_hash, kind_id, signer_id, trust, integrated, set_valid, head_id, seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		id, log, int64(f.leaf.Index), f.hash[:], kind, signer, f.trust, integrated, f.setValid, head, now); err != nil {
+		return 0, err
+	}
+	if err := t.explain(&g, f.bindings); err != nil {
+		return 0, err
+	}
+	shapes := shapeBook{get: t.get}
+	kept, err := shapes.keep(f.leaf.Data, g)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := t.exec(insertLeaf, kept.args(id, f.leaf.SET)...); err != nil {
+		return 0, err
+	}
+	if proof != nil {
+		_, err = t.exec(`INSERT INTO proofs (entry_id, proof) VALUES (?, ?)`, id, join(proof))
+	}
+	return EntryID(id), err
+}
+
+// explain is givens.explain by the bindings that rest on a form.
+func (t *tx) explain(g *givens, bindings []proposal) error {
+	for _, b := range bindings {
+		if b.form == "" {
+			continue
+		}
+		var name string
+		var sum []byte
+		if err := t.get(`SELECT filename, sha256 FROM files WHERE id = ?`, []any{int64(b.file)}, &name, &sum); err != nil {
+			return err
+		}
+		return g.explain(b.form, name, sum)
+	}
+	return nil
+}
+
+// wordID is the row of a word that repeats.
+func (t *tx) wordID(table, name string) (int64, error) {
+	var id int64
+	err := t.get(`SELECT id FROM `+table+` WHERE name = ?`, []any{name}, &id)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = t.get(`INSERT INTO `+table+` (name) VALUES (?) RETURNING id`, []any{name}, &id)
+	}
+	return id, err
+}
+
+// signerID keeps a certificate beside those of the project.
+func (t *tx) signerID(s *Signer, project int64) (int64, error) {
 	var id int64
 	err := t.get(`SELECT id FROM signers WHERE fingerprint = ?`, []any{s.Fingerprint[:]}, &id)
 	if !errors.Is(err, sql.ErrNoRows) {
@@ -180,8 +240,11 @@ func (t *tx) signerID(s *Signer) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	err = t.get(`INSERT INTO signers (fingerprint, der, publisher_id, run, commit_id, not_before) VALUES (?, ?, ?, ?, ?, ?) RETURNING id`,
-		[]any{s.Fingerprint[:], s.DER, publisher, s.field(ExtRunInvocationURI), s.field(ExtSourceRepositoryDigest), s.NotBefore.UnixMicro()}, &id)
+	if id, err = t.nextID("signers", project); err != nil {
+		return 0, err
+	}
+	_, err = t.exec(`INSERT INTO signers (id, fingerprint, der, publisher_id, run, commit_id, not_before) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		id, s.Fingerprint[:], s.DER, publisher, s.field(ExtRunInvocationURI), s.field(ExtSourceRepositoryDigest), s.NotBefore.UnixMicro())
 	return id, err
 }
 
@@ -204,8 +267,19 @@ func (t *tx) publisherID(p Publisher) (int64, error) {
 // bind adds a binding, and asks for judgement where it is new and says more than
 // that a search index named the entry.
 func (s *Store) bind(t *tx, entry EntryID, b proposal) error {
-	n, err := t.exec(`INSERT OR IGNORE INTO bindings (file_id, entry_id, evidence, form, signature) VALUES (?, ?, ?, ?, ?)`,
-		int64(b.file), int64(entry), string(b.evidence), b.form, b.signature)
+	var form any
+	signature := ""
+	if b.form != "" {
+		id, err := t.wordID("forms", b.form)
+		if err != nil {
+			return err
+		}
+		form, signature = id, b.signature
+	}
+	n, err := t.exec(`INSERT INTO pairs (file_id, entry_id, evidence, form_id, signature) VALUES (?, ?, (SELECT bit FROM evidence_kinds WHERE name = ?), ?, ?)
+		ON CONFLICT (file_id, entry_id) DO UPDATE SET evidence = evidence | excluded.evidence, form_id = coalesce(form_id, excluded.form_id),
+			signature = iif(form_id IS NULL, excluded.signature, signature) WHERE evidence & excluded.evidence = 0`,
+		int64(b.file), int64(entry), string(b.evidence), form, signature)
 	if err != nil || n == 0 {
 		return err
 	}

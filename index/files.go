@@ -78,10 +78,13 @@ func (t *tx) files(project int64) (map[fileKey]File, error) {
 // addFile stores a new file with everything that waits for it: its provenance,
 // its look-ups, and the leaves that were indexed before it appeared.
 func (s *Store) addFile(t *tx, project int64, f File) (FileID, error) {
-	var id FileID
-	err := t.get(`INSERT INTO files (project_id, version, filename, sha256, size, uploaded, url, provenance_url, yanked, first_seen, first_listing) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
-		[]any{project, f.Version, f.Name, f.SHA256[:], f.Size, micros(f.Uploaded), f.URL, null(f.ProvenanceURL), f.Yanked, f.FirstSeen.UnixMicro(), f.FirstListing}, &id)
+	row, err := t.nextID("files", project)
 	if err != nil {
+		return 0, err
+	}
+	id := FileID(row)
+	if _, err := t.exec(`INSERT INTO files (id, project_id, version, filename, sha256, size, uploaded, url, provenance_url, yanked, first_seen, first_listing) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		row, project, f.Version, f.Name, f.SHA256[:], f.Size, micros(f.Uploaded), f.URL, null(f.ProvenanceURL), f.Yanked, f.FirstSeen.UnixMicro(), f.FirstListing); err != nil {
 		return 0, err
 	}
 	state := ProvenanceAbsent
@@ -131,29 +134,38 @@ func (s *Store) expectDigest(t *tx, f File, x Expected) error {
 	return s.joinStored(t, match{file: f.ID, form: x.Form, name: f.Name, sha256: f.SHA256}, x.Digest)
 }
 
-// joinStored binds entries that were stored for another file (the same bytes
-// under two names) and hold a digest of this one too.
+// storedByDigest finds the entries that hold a digest: those bound to another file by
+// that digest (the same bytes under two names), and those bound on other grounds.
+const storedByDigest = `SELECT p.entry_id FROM expected x JOIN pairs p ON p.file_id = x.file_id JOIN forms m ON m.id = p.form_id WHERE x.digest = ?1 AND m.name = x.form
+	UNION SELECT entry_id FROM leaves WHERE digest IS NOT NULL AND substr(digest, 1, 8) = substr(?1, 1, 8) AND digest = ?1`
+
+// joinStored binds entries that were stored for other files and hold a digest of this
+// one too.
 func (s *Store) joinStored(t *tx, m match, digest [32]byte) error {
-	type stored struct {
-		id   EntryID
-		body []byte
-	}
-	var entries []stored
-	if err := t.each(`SELECT id, body FROM entries WHERE digest = ?`, []any{digest[:]}, func(scan scan) error {
-		var e stored
-		err := scan(&e.id, &e.body)
-		entries = append(entries, e)
+	var entries []EntryID
+	if err := t.each(storedByDigest, []any{digest[:]}, func(scan scan) error {
+		var id EntryID
+		err := scan(&id)
+		entries = append(entries, id)
 		return err
 	}); err != nil {
 		return err
 	}
-	for _, stored := range entries {
-		e, err := Decode(stored.body)
+	for _, id := range entries {
+		var r leafRow
+		if err := t.get(`SELECT `+leafColumns+` FROM entries e`+leafTables+` WHERE e.id = ?`, []any{int64(id)}, r.dest()...); err != nil {
+			return err
+		}
+		leaf, _, err := r.leaf()
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", id, err)
+		}
+		e, err := Decode(leaf)
 		if err != nil {
 			continue // bound by its provenance alone
 		}
 		if b, ok := m.propose(e); ok {
-			if err := s.bind(t, stored.id, b); err != nil {
+			if err := s.bind(t, id, b); err != nil {
 				return err
 			}
 		}

@@ -231,7 +231,7 @@ func (s *Store) UnreadEntries(ctx context.Context, server string, ids []string) 
 			if err != nil || len(raw) < 32 {
 				return nil, s.fail("reading entry ids", strconv.ErrSyntax)
 			}
-			args, leaves = append(args, raw), append(leaves, raw[len(raw)-32:])
+			args, leaves = append(args, raw), append(leaves, raw[len(raw)-32:][:8])
 		}
 		marks := strings.Repeat(", ?", len(chunk))[2:]
 		err := s.each(ctx, `SELECT id FROM identity_entries WHERE server = ? AND id IN (`+marks+`)`, args, func(scan scan) error {
@@ -241,7 +241,7 @@ func (s *Store) UnreadEntries(ctx context.Context, server string, ids []string) 
 			return err
 		})
 		if err == nil {
-			err = s.each(ctx, `SELECT l.tree_id, e.leaf_hash FROM entries e JOIN logs l ON l.id = e.log_id WHERE l.url = ? AND e.leaf_hash IN (`+marks+`)`, leaves, func(scan scan) error {
+			err = s.each(ctx, `SELECT l.tree_id, e.leaf_hash FROM entries e JOIN logs l ON l.id = e.log_id WHERE l.url = ? AND substr(e.leaf_hash, 1, 8) IN (`+marks+`)`, leaves, func(scan scan) error {
 				var tree string
 				var hash []byte
 				if err := scan(&tree, &hash); err != nil {

@@ -30,7 +30,7 @@ func provider(db *sql.DB) (*goose.Provider, error) {
 		return nil, err
 	}
 	return goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithLogger(goose.NopLogger()),
-		goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(goose.NewGoMigration(12, &goose.GoFunc{RunTx: fillSpans}, nil)))
+		goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(clustered, goose.NewGoMigration(12, &goose.GoFunc{RunTx: fillSpans}, nil)))
 }
 
 // newestSchema is the schema version that this program writes.

@@ -56,7 +56,7 @@ func (s *Store) Presence(ctx context.Context, id FileID, each func(ProvenanceLea
 // that can hold it.
 const (
 	leafStored = `EXISTS (SELECT 1 FROM entries e JOIN logs l ON l.id = e.log_id
-		WHERE e.leaf_hash = v.leaf_hash AND l.key_id = v.key_id AND l.first_global + e.idx = v.global)`
+		WHERE substr(e.leaf_hash, 1, 8) = substr(v.leaf_hash, 1, 8) AND e.leaf_hash = v.leaf_hash AND l.key_id = v.key_id AND l.first_global + e.idx = v.global)`
 	leafCovered = `EXISTS (SELECT 1 FROM logs l JOIN coverage c ON c.log_id = l.id
 		WHERE l.id = (` + logOfGlobal + `)
 		AND c.first = (SELECT max(first) FROM coverage WHERE log_id = l.id AND first <= v.global - l.first_global) AND c.past > v.global - l.first_global

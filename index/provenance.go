@@ -120,7 +120,7 @@ func (s *Store) saveLeaves(t *tx, id FileID, leaves []ProvenanceLeaf, subjects m
 // the leaf was proven and found to concern no file, it is fetched again.
 func (s *Store) joinLeaf(t *tx, id FileID, leaf ProvenanceLeaf, subject bool) error {
 	var entries []EntryID
-	if err := t.each(`SELECT e.id FROM entries e JOIN logs l ON l.id = e.log_id WHERE e.leaf_hash = ? AND l.key_id = ?`, []any{leaf.Hash[:], leaf.KeyID[:]}, func(scan scan) error {
+	if err := t.each(`SELECT e.id FROM entries e JOIN logs l ON l.id = e.log_id WHERE substr(e.leaf_hash, 1, 8) = ? AND e.leaf_hash = ? AND l.key_id = ?`, []any{leaf.Hash[:8], leaf.Hash[:], leaf.KeyID[:]}, func(scan scan) error {
 		var e EntryID
 		err := scan(&e)
 		entries = append(entries, e)

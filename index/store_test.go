@@ -175,7 +175,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	limit(pages)
 	var leaves [][]byte
-	for i := range 500 {
+	for i := range 2000 {
 		leaves = append(leaves, sg.noise(i))
 	}
 	b := tr.batch(t, leaves...)
@@ -188,7 +188,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	limit(1 << 20)
 	ok(t, s.Commit(t.Context(), b))
-	if n := countRows(t, s, `SELECT count(*) FROM unbound`); n != 500 {
+	if n := countRows(t, s, `SELECT count(*) FROM unbound`); n != 2000 {
 		t.Errorf("%d unbound leaves", n)
 	}
 }
