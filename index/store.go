@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -53,6 +54,8 @@ type Store struct {
 	growth  uint64 // up to which the watch is loaded; guarded by turn: see catchUp
 	trust   *trustCache
 	metrics *metrics
+
+	stmts sync.Map // query: *sql.Stmt of the readers, closed with them
 
 	byDigest, byLeaf, askExpected, askFiles, askLeaves *sql.Stmt // of the readers
 }
@@ -176,6 +179,22 @@ func (s *Store) load(ctx context.Context) (err error) {
 		}
 	}
 	return s.countUnbound(ctx)
+}
+
+// prepared keeps a statement: SQLite takes longer to prepare a short question than to
+// answer it.
+func (s *Store) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
+	if stmt, ok := s.stmts.Load(query); ok {
+		return stmt.(*sql.Stmt), nil
+	}
+	stmt, err := s.db.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	if other, ok := s.stmts.LoadOrStore(query, stmt); ok {
+		return other.(*sql.Stmt), stmt.Close()
+	}
+	return stmt, nil
 }
 
 // dsn escapes the path, which may hold any character.
