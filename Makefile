@@ -3,12 +3,13 @@
 GO        ?= go
 FUZZTIME  ?= 5s
 DURATION  ?= 1h
+STORE     ?= 1000000
 PACKAGES  := ./...
 
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build both commands into bin/
 	$(GO) build -o bin/ ./cmd/...
@@ -40,7 +41,10 @@ bench: ## measure the path from leaf to index: Go benchmarks, then a whole-proce
 load: ## play a day of PyPI, fifty times faster, to a monitor that watches all of it
 	$(GO) run ./internal/bench -load $(LOAD)
 
+bench-store: ## measure a generated database of STORE entries: bytes, history, look-ups
+	$(GO) test -tags sqlite_dbstat -run '^$$' -bench '^BenchmarkStore$$' -timeout 0 ./index -store.entries $(STORE) $(BENCH)
+
 clean: ## remove what was built
 	rm -rf bin
 
-.PHONY: help build demo test unit fuzz soak bench load clean
+.PHONY: help build demo test unit fuzz soak bench load bench-store clean
