@@ -25,7 +25,7 @@ func failure(path, doing string, err error) error {
 	case sqlite3.ErrNotADB:
 		return fmt.Errorf("%s: %s: %w; it exists and is no SQLite database, choose another path", doing, path, err)
 	case sqlite3.ErrCorrupt:
-		return fmt.Errorf("%s: database %s: %w; check it with `sqlite3 FILE 'PRAGMA integrity_check'` and restore a backup", doing, path, err)
+		return fmt.Errorf("%s: database %s: %w; look what is left with \"monitor db check FILE\" and restore a backup", doing, path, err)
 	case sqlite3.ErrBusy, sqlite3.ErrLocked:
 		return fmt.Errorf("%s: database %s: %w; another program holds it for writing, end that program", doing, path, err)
 	case sqlite3.ErrCantOpen:
