@@ -39,7 +39,7 @@ func (by EntriesBy) where() (string, []any) {
 		return `FROM logs l JOIN entries e ON e.log_id = l.id AND e.idx IN (?2, ?2 - l.first_global) WHERE (l.origin = ?1 OR substr(l.origin, 1, length(?1) + 3) = ?1 || ' - ')`,
 			[]any{by.Origin, int64(*by.Number)}
 	case by.Hash != nil:
-		return `FROM (SELECT id FROM entries WHERE leaf_hash = ?1 UNION SELECT id FROM entries WHERE digest = ?1
+		return `FROM (` + findEntries + `
 			UNION SELECT b.entry_id FROM files f JOIN bindings b ON b.file_id = f.id WHERE f.sha256 = ?1
 			UNION SELECT s.id FROM signers g JOIN entries s ON s.signer_id = g.id WHERE g.fingerprint = ?1) e WHERE ?2 IS NULL`, []any{by.Hash, nil}
 	case by.Publisher != 0:
@@ -49,7 +49,7 @@ func (by EntriesBy) where() (string, []any) {
 		WHERE p.index_id = (SELECT id FROM indexes WHERE name = ?1) AND p.name = ?2) e WHERE TRUE`, []any{orPyPI(by.Index), by.Project}
 }
 
-// Entries returns a page of entries in the order in which they were stored, those
+// Entries returns a page of entries in the order of their ids, those
 // with an id beyond after, at most limit.
 func (s *Store) Entries(ctx context.Context, by EntriesBy, after EntryID, limit int) ([]BoundEntry, error) {
 	from, args := by.where()

@@ -170,7 +170,7 @@ func (s *Store) complete(ctx context.Context, o *Overview) (err error) {
 
 // notIndexed is, in SQL, whether the log entry that provenance leaf v names is not
 // among the proven ones.
-const notIndexed = `NOT EXISTS (SELECT 1 FROM entries e JOIN logs l ON l.id = e.log_id WHERE e.leaf_hash = v.leaf_hash AND l.key_id = v.key_id)`
+const notIndexed = `NOT EXISTS (SELECT 1 FROM entries e JOIN logs l ON l.id = e.log_id WHERE substr(e.leaf_hash, 1, 8) = substr(v.leaf_hash, 1, 8) AND e.leaf_hash = v.leaf_hash AND l.key_id = v.key_id)`
 
 // standings reads the releases of a project. One row a file: the largest project of
 // PyPI has some tens of thousands.

@@ -160,8 +160,8 @@ func tables(t *testing.T, path string) map[string][]string {
 	for name, query := range map[string]string{
 		"logs":     `SELECT origin, hex(key_id), tree_id, first_global, closed, next, hex(range) FROM logs`,
 		"coverage": `SELECT l.origin, c.first, c.past FROM coverage c JOIN logs l ON l.id = c.log_id`,
-		"entries": `SELECT l.origin, e.idx, hex(e.leaf_hash), e.kind, hex(e.digest), hex(e.body), e.trust, e.integrated, e.set_valid, length(e.set_sig) > 0, hex(s.fingerprint)
-			FROM entries e JOIN logs l ON l.id = e.log_id LEFT JOIN signers s ON s.id = e.signer_id`,
+		"entries": `SELECT l.origin, e.idx, hex(e.leaf_hash), k.name, hex(x.text), hex(v.digest), hex(v.rest), e.trust, e.integrated, e.set_valid, length(v.set_sig) > 0, hex(s.fingerprint)
+			FROM entries e JOIN logs l ON l.id = e.log_id JOIN kinds k ON k.id = e.kind_id JOIN leaves v ON v.entry_id = e.id LEFT JOIN shapes x ON x.id = v.shape_id LEFT JOIN signers s ON s.id = e.signer_id`,
 		"unbound": `SELECT hex(u.digest), l.origin, u.idx FROM unbound u JOIN logs l ON l.id = u.log_id`,
 		"bindings": `SELECT f.filename, l.origin, e.idx, b.evidence, b.form, b.signature FROM bindings b
 			JOIN files f ON f.id = b.file_id JOIN entries e ON e.id = b.entry_id JOIN logs l ON l.id = e.log_id`,
