@@ -60,7 +60,7 @@ func TestOldDatabaseBecomesPyPIs(t *testing.T) {
 		t.Errorf("a project never listed is: %t, %v", listed, err)
 	}
 	due, err := pypi.PendingProvenance(ctx, storeEpoch, 10)
-	if err != nil || len(due) != 1 || due[0].ID != 3 || due[0].Project != "p" || due[0].Index != "" {
+	if err != nil || len(due) != 1 || due[0].ID != 7<<projectBits|1 || due[0].Project != "p" || due[0].Index != "" {
 		t.Errorf("due: %+v, %v", due, err)
 	}
 	rows, err := s.Journal(ctx, "", "p")

@@ -31,9 +31,9 @@ type oldEntry struct {
 	proof     []byte
 }
 
-// oldDatabase makes a database of an older schema, with rows as the program of its
+// releasedDatabase makes a database of an older schema, with rows as the program of its
 // time wrote them: files and entries in order of arrival, the body in the entry.
-func oldDatabase(t *testing.T, path string, schema int64) (files []File, entries []oldEntry) {
+func releasedDatabase(t *testing.T, path string, schema int64) (files []File, entries []oldEntry) {
 	t.Helper()
 	ctx := context.Background()
 	db, err := sql.Open("sqlite3", dsn(path, nil))
@@ -124,7 +124,7 @@ func TestMigrateEverySchema(t *testing.T) {
 	for _, schema := range oldSchemas {
 		t.Run(fmt.Sprint("from ", schema), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "old.db")
-			files, entries := oldDatabase(t, path, schema)
+			files, entries := releasedDatabase(t, path, schema)
 			s := openAt(t, path, Options{})
 			for _, pragma := range []string{"integrity_check", "foreign_key_check"} {
 				ok(t, s.each(t.Context(), `PRAGMA `+pragma, nil, func(scan scan) error {
@@ -214,7 +214,7 @@ func expectFile(t *testing.T, s *Store, old File, entries []oldEntry) {
 // A migration that fails leaves the database as it was.
 func TestMigrationIsWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "old.db")
-	oldDatabase(t, path, 4)
+	releasedDatabase(t, path, 4)
 	db, err := sql.Open("sqlite3", dsn(path, nil))
 	ok(t, err)
 	defer db.Close()

@@ -186,7 +186,7 @@ func (t *tx) addEntry(log, head int64, f *found, integrated any, proof []monitor
 		id, log, int64(f.leaf.Index), f.hash[:], kind, signer, f.trust, integrated, f.setValid, head, now); err != nil {
 		return 0, err
 	}
-	if err := t.explain(&g, f.bindings); err != nil {
+	if err := t.explainLeaf(&g, f.bindings); err != nil {
 		return 0, err
 	}
 	shapes := shapeBook{get: t.get}
@@ -203,8 +203,8 @@ func (t *tx) addEntry(log, head int64, f *found, integrated any, proof []monitor
 	return EntryID(id), err
 }
 
-// explain is givens.explain by the bindings that rest on a form.
-func (t *tx) explain(g *givens, bindings []proposal) error {
+// explainLeaf is givens.explain by the bindings that rest on a form.
+func (t *tx) explainLeaf(g *givens, bindings []proposal) error {
 	for _, b := range bindings {
 		if b.form == "" {
 			continue

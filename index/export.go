@@ -32,9 +32,11 @@ var exports = []exported{
 		FROM entries e JOIN logs l ON l.id = e.log_id JOIN kinds k ON k.id = e.kind_id LEFT JOIN signers g ON g.id = e.signer_id ORDER BY e.id`},
 	{"bindings", `SELECT file_id AS file, entry_id AS entry, evidence, form, signature = '' AS signature_verifies, signature AS signature_unverified_because FROM bindings ORDER BY 1, 2, 3`},
 	{"publishers", `SELECT id AS publisher, issuer, repository, repository_id, owner, owner_id, workflow, environment, identity FROM publishers ORDER BY id`},
+	{"events", `SELECT i.name AS "index", p.name AS project, e.n AS number, e.file_id AS file, coalesce(e.version, f.version) AS version, e.kind, ` + microsecond(`e.at`) + ` AS at, e.source, e.serial, e.before, e.after
+		FROM pypi_events e JOIN projects p ON p.id = e.project_id JOIN indexes i ON i.id = p.index_id LEFT JOIN files f ON f.id = e.file_id ORDER BY e.project_id, e.n`},
 }
 
-// Export writes what is known of files, entries, bindings and publishers as one CSV
+// Export writes what is known of files, entries, bindings, publishers and events as one CSV
 // file each into a folder, which it makes: of one moment, beside a running monitor
 // too. Files that are there already are not written over. Times are UTC (RFC 3339), hashes
 // hex; an empty cell is an absent value. Cells that a spreadsheet would take for a

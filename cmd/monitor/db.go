@@ -127,9 +127,9 @@ the size of the database, and takes minutes for ten gigabytes.`,
 func dbExportCommand(config *settings, stdout io.Writer, progress func(string)) *cobra.Command {
 	return &cobra.Command{
 		Use:   "export DIR",
-		Short: "Write files, entries, bindings and publishers to DIR as CSV",
-		Long: `export writes files.csv, entries.csv, bindings.csv and publishers.csv, of one moment,
-beside the running daemon too. Their columns "file", "entry" and "publisher" join them.
+		Short: "Write files, entries, bindings, publishers and events to DIR as CSV",
+		Long: `export writes files.csv, entries.csv, bindings.csv, publishers.csv and events.csv, of
+one moment, beside the running daemon too. Their columns "file", "entry" and "publisher" join them.
 Times are UTC, hashes hex, an empty cell is an absent value, and a cell that would be a
 formula in a spreadsheet begins with an apostrophe.`,
 		Args: cobra.ExactArgs(1),
