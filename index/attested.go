@@ -162,13 +162,12 @@ func (s *Store) learnName(t *tx, f File, name string) error {
 	if err != nil || n == 0 {
 		return err
 	}
-	f.Name = name
 	for _, template := range templates {
 		if template.plain {
 			continue
 		}
 		for _, x := range template.digests(name, f.SHA256) {
-			if err := s.expectDigest(t, f, x); err != nil {
+			if err := s.expectDigest(t, match{file: f.ID, form: x.Form, name: name, attested: true, sha256: f.SHA256}, x.Digest); err != nil {
 				return err
 			}
 		}

@@ -134,7 +134,7 @@ func TestAttestedName(t *testing.T) {
 	s = openAt(t, path, Options{})
 	ok(t, s.Commit(t.Context(), tr.batch(t, sg.attest(t, signed), sg.attest(t, f), sg.hashedV2(f.SHA256, nil))))
 	expectRows(t, s,
-		`p-1-py3.py2-none-any.whl 0 statement P1/pae true ""`, `p-1-py3.py2-none-any.whl 1 statement P1/pae true ""`,
+		`p-1-py3.py2-none-any.whl 0 statement P1/pae under attested name true ""`, `p-1-py3.py2-none-any.whl 1 statement P1/pae under attested name true ""`,
 		`p-1-py3.py2-none-any.whl 2 statement P1/pae true ""`, `p-1-py3.py2-none-any.whl 3 artifact artifact false ""`)
 	if n := countRows(t, s, `SELECT count(*) FROM attested_names WHERE name = ?`, signed.Name); n != 1 {
 		t.Errorf("%d rows for the name", n)

@@ -18,6 +18,7 @@ func published(t testing.TB, s *Store, tr *tree, sg signing, f File) {
 	leaf := sg.attest(t, f)
 	ok(t, s.PyPI().SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Body: []byte("{}"),
 		Leaves: []ProvenanceLeaf{{KeyID: tr.log.KeyID, Global: tr.pos.Next, Hash: monitor.HashLeaf(leaf)}}}))
+	holds(t, s, fresh[0].ID, monitor.HashLeaf(leaf))
 	ok(t, s.Commit(t.Context(), tr.batch(t, leaf)))
 }
 

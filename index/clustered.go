@@ -92,7 +92,7 @@ CREATE TABLE evidence_kinds (
 ) STRICT;
 INSERT INTO evidence_kinds VALUES (1, 'statement', 1), (2, 'provenance', 0), (4, 'artifact', 1), (8, 'subject', 0);
 
-CREATE TABLE forms (
+CREATE TABLE binding_forms (
   id   INTEGER PRIMARY KEY,
   name TEXT    NOT NULL UNIQUE                 -- "P1/payload", …
 ) STRICT;
@@ -103,7 +103,7 @@ CREATE TABLE pairs (
   file_id   INTEGER NOT NULL REFERENCES files (id),
   entry_id  INTEGER NOT NULL REFERENCES entries (id),
   evidence  INTEGER NOT NULL CHECK (evidence > 0), -- sum of evidence_kinds.bit
-  form_id   INTEGER REFERENCES forms (id),         -- NULL: none
+  form_id   INTEGER REFERENCES binding_forms (id),         -- NULL: none
   signature TEXT    NOT NULL DEFAULT '',           -- over the form, '': verifies; else why not
   PRIMARY KEY (file_id, entry_id)
 ) STRICT, WITHOUT ROWID;
@@ -120,11 +120,11 @@ CREATE TABLE unjudged_new (
 // clusteredRest takes the place of the old tables. Hashes are indexed by their first
 // eight bytes: a query names substr(leaf_hash, 1, 8) and then the whole.
 const clusteredRest = `
-INSERT INTO forms (name) SELECT DISTINCT form FROM bindings WHERE form <> '' ORDER BY form;
+INSERT INTO binding_forms (name) SELECT DISTINCT form FROM bindings WHERE form <> '' ORDER BY form;
 INSERT INTO pairs
   SELECT f.new, e.new, sum(k.bit), max(m.id), coalesce(max(iif(k.checked, b.signature, NULL)), '')
   FROM bindings b JOIN temp.ids_files f ON f.old = b.file_id JOIN temp.ids_entries e ON e.old = b.entry_id
-  JOIN evidence_kinds k ON k.name = b.evidence LEFT JOIN forms m ON m.name = b.form
+  JOIN evidence_kinds k ON k.name = b.evidence LEFT JOIN binding_forms m ON m.name = b.form
   GROUP BY f.new, e.new;
 INSERT INTO unjudged_new
   SELECT f.new, e.new, u.early FROM unjudged u JOIN temp.ids_files f ON f.old = u.file_id JOIN temp.ids_entries e ON e.old = u.entry_id ORDER BY 1, 2;
@@ -139,7 +139,7 @@ CREATE INDEX entries_by_signer ON entries (signer_id);
 -- One row for each kind of evidence.
 CREATE VIEW bindings (file_id, entry_id, evidence, form, signature) AS
   SELECT p.file_id, p.entry_id, k.name, iif(k.checked, coalesce(m.name, ''), ''), iif(k.checked, p.signature, 'not checked')
-  FROM pairs p CROSS JOIN evidence_kinds k ON p.evidence & k.bit LEFT JOIN forms m ON m.id = p.form_id;
+  FROM pairs p CROSS JOIN evidence_kinds k ON p.evidence & k.bit LEFT JOIN binding_forms m ON m.id = p.form_id;
 `
 
 // clustered is the migration to schema 10. It is one transaction: killed half-way, it

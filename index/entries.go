@@ -38,10 +38,23 @@ const notChecked = "not checked"
 
 // A match is a file that expects a digest.
 type match struct {
-	file   FileID
-	form   string
-	name   string
-	sha256 [32]byte
+	file     FileID
+	form     string
+	name     string // as signed
+	attested bool   // the name is not the file's, but one that its provenance attests
+	sha256   [32]byte
+}
+
+// underAttestedName ends the form of what was signed under a name that only
+// provenance attests: from the stored name the form makes something else.
+const underAttestedName = " under attested name"
+
+// stored is the form as it is kept.
+func (m match) stored() string {
+	if m.attested {
+		return m.form + underAttestedName
+	}
+	return m.form
 }
 
 // The names under which a file is looked for are its own and those that statements
@@ -56,21 +69,28 @@ const (
 
 // matches are the files that expect a digest, each with the form by which they do.
 func (s *Store) matches(ctx context.Context, digest [32]byte) ([]match, error) {
-	rows, err := s.byDigest.QueryContext(ctx, digest[:prefixBytes], digest[:])
-	if err != nil {
-		return nil, err
-	}
-	var found []match
-	err = drain(rows, func(scan scan) error {
-		var m match
-		var attested bool
-		var sum []byte
-		if err := scan(&m.file, &attested, &m.name, &sum); err != nil {
+	return matches(digest, func(args []any, f func(scan) error) error {
+		rows, err := s.byDigest.QueryContext(ctx, args...)
+		if err != nil {
 			return err
 		}
+		return drain(rows, f)
+	})
+}
+
+// matches works the forms out again for the answer to filesByDigest.
+func matches(digest [32]byte, ask func(args []any, f func(scan) error) error) ([]match, error) {
+	var found []match
+	err := ask([]any{digest[:prefixBytes], digest[:]}, func(scan scan) error {
+		var m match
+		var sum []byte
+		if err := scan(&m.file, &m.attested, &m.name, &sum); err != nil {
+			return err
+		}
+		var err error
 		m.sha256, err = hashOf(sum)
 		for _, x := range ExpectedDigests(m.name, m.sha256) {
-			if x.Digest == digest && !(attested && x.Form == artifact) {
+			if x.Digest == digest && !(m.attested && x.Form == artifact) {
 				m.form = x.Form
 				found = append(found, m)
 			}
@@ -87,7 +107,7 @@ func (m match) propose(e Entry) (proposal, bool) {
 	if payload != (e.DigestOf == DigestPayload) {
 		return proposal{}, false
 	}
-	b := proposal{file: m.file, evidence: ByStatement, form: m.form}
+	b := proposal{file: m.file, evidence: ByStatement, form: m.stored()}
 	if m.form == artifact {
 		b.evidence = ByArtifact
 	}
@@ -206,7 +226,7 @@ func (t *tx) addEntry(log, head int64, f *found, integrated any, proof []monitor
 // explainLeaf is givens.explain by the bindings that rest on a form.
 func (t *tx) explainLeaf(g *givens, bindings []proposal) error {
 	for _, b := range bindings {
-		if b.form == "" {
+		if b.form == "" || strings.HasSuffix(b.form, underAttestedName) {
 			continue
 		}
 		var name string
@@ -270,7 +290,7 @@ func (s *Store) bind(t *tx, entry EntryID, b proposal) error {
 	var form any
 	signature := ""
 	if b.form != "" {
-		id, err := t.wordID("forms", b.form)
+		id, err := t.wordID("binding_forms", b.form)
 		if err != nil {
 			return err
 		}
@@ -283,9 +303,10 @@ func (s *Store) bind(t *tx, entry EntryID, b proposal) error {
 	if err != nil || n == 0 {
 		return err
 	}
-	t.then(func() { s.metrics.bindings.WithLabelValues(string(b.evidence), b.form).Inc() })
-	if b.form != "" {
-		if err := t.countForm(formBound, b.form, s.now()); err != nil {
+	signed := strings.TrimSuffix(b.form, underAttestedName)
+	t.then(func() { s.metrics.bindings.WithLabelValues(string(b.evidence), signed).Inc() })
+	if signed != "" {
+		if err := t.countForm(formBound, signed, s.now()); err != nil {
 			return err
 		}
 	}

@@ -32,8 +32,9 @@ type BoundFile struct {
 	Signature                     string // "": verifies over the rebuilt bytes; else why not
 }
 
-// where is the SQL that selects ids of entries, as e.
-func (by EntriesBy) where() (string, []any) {
+// where is the SQL that selects ids of entries, as e. expecting is byForm of the files
+// that expect the hash.
+func (by EntriesBy) where(expecting string) (string, []any) {
 	switch {
 	case by.Number != nil:
 		return `FROM logs l JOIN entries e ON e.log_id = l.id AND e.idx IN (?2, ?2 - l.first_global) WHERE (l.origin = ?1 OR substr(l.origin, 1, length(?1) + 3) = ?1 || ' - ')`,
@@ -41,7 +42,7 @@ func (by EntriesBy) where() (string, []any) {
 	case by.Hash != nil:
 		return `FROM (` + findEntries + `
 			UNION SELECT b.entry_id FROM files f JOIN bindings b ON b.file_id = f.id WHERE f.sha256 = ?1
-			UNION SELECT s.id FROM signers g JOIN entries s ON s.signer_id = g.id WHERE g.fingerprint = ?1) e WHERE ?2 IS NULL`, []any{by.Hash, nil}
+			UNION SELECT s.id FROM signers g JOIN entries s ON s.signer_id = g.id WHERE g.fingerprint = ?1) e WHERE TRUE`, []any{by.Hash, expecting}
 	case by.Publisher != 0:
 		return `FROM signers g JOIN entries e ON e.signer_id = g.id WHERE g.publisher_id = ?1 AND ?2 IS NULL`, []any{by.Publisher, nil}
 	}
@@ -52,7 +53,17 @@ func (by EntriesBy) where() (string, []any) {
 // Entries returns a page of entries in the order of their ids, those
 // with an id beyond after, at most limit.
 func (s *Store) Entries(ctx context.Context, by EntriesBy, after EntryID, limit int) ([]BoundEntry, error) {
-	from, args := by.where()
+	var expecting string
+	if hash, err := hashOf(by.Hash); err == nil {
+		matches, err := s.matches(ctx, hash)
+		if err == nil {
+			expecting, err = byForm(matches)
+		}
+		if err != nil {
+			return nil, s.fail("reading which files expect a hash", err)
+		}
+	}
+	from, args := by.where(expecting)
 	var ids []EntryID
 	err := s.each(ctx, `SELECT e.id `+from+` AND e.id > ?3 ORDER BY e.id LIMIT ?4`, append(args, int64(after), limit), func(scan scan) error {
 		var id EntryID

@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -113,38 +114,58 @@ func (s *Store) expect(t *tx, f File) error {
 			continue
 		}
 		for _, x := range template.digests(f.Name, f.SHA256) {
-			if err := s.expectDigest(t, f, x); err != nil {
+			if err := s.expectDigest(t, match{file: f.ID, form: x.Form, name: f.Name, sha256: f.SHA256}, x.Digest); err != nil {
 				return err
 			}
 		}
 	}
-	return s.expectDigest(t, f, Expected{f.SHA256, artifact})
+	return s.expectDigest(t, match{file: f.ID, form: artifact, name: f.Name, sha256: f.SHA256}, f.SHA256)
 }
 
-func (s *Store) expectDigest(t *tx, f File, x Expected) error {
-	if x.Form != artifact { // files_by_sha256 has that
-		if _, err := t.exec(`INSERT OR IGNORE INTO expected (prefix, file_id) VALUES (?, ?)`, x.Digest[:prefixBytes], int64(f.ID)); err != nil {
+// expectDigest stores a digest that the match is by, and binds the entries that hold it.
+func (s *Store) expectDigest(t *tx, m match, digest [32]byte) error {
+	if m.form != artifact { // files_by_sha256 has that
+		if _, err := t.exec(`INSERT OR IGNORE INTO expected (prefix, file_id) VALUES (?, ?)`, digest[:prefixBytes], int64(m.file)); err != nil {
 			return err
 		}
 	}
 	t.grown = true
-	t.then(func() { s.watch.add(x.Digest) })
-	if err := t.wantUnbound(x.Digest); err != nil {
+	t.then(func() { s.watch.add(digest) })
+	if err := t.wantUnbound(digest); err != nil {
 		return err
 	}
-	return s.joinStored(t, match{file: f.ID, form: x.Form, name: f.Name, sha256: f.SHA256}, x.Digest)
+	return s.joinStored(t, m, digest)
 }
 
-// storedByDigest finds the entries that hold a digest: those bound to another file by
-// that digest (the same bytes under two names), and those bound on other grounds.
-const storedByDigest = `SELECT p.entry_id FROM expected x JOIN pairs p ON p.file_id = x.file_id JOIN forms m ON m.id = p.form_id WHERE x.digest = ?1 AND m.name = x.form
+// storedByDigest finds, for a digest and the files that expect it (byForm), the entries
+// that hold it: those bound to one of the files by that digest (the same bytes under
+// two names), and those bound on other grounds.
+const storedByDigest = `SELECT p.entry_id FROM json_each(?2) x JOIN pairs p ON p.file_id = x.value ->> 0 JOIN binding_forms m ON m.id = p.form_id AND m.name = x.value ->> 1
 	UNION SELECT entry_id FROM leaves WHERE digest IS NOT NULL AND substr(digest, 1, 8) = substr(?1, 1, 8) AND digest = ?1`
+
+// byForm is the second argument of storedByDigest.
+func byForm(matches []match) (string, error) {
+	pairs := make([][2]any, len(matches))
+	for i, m := range matches {
+		pairs[i] = [2]any{m.file, m.stored()}
+	}
+	text, err := json.Marshal(pairs)
+	return string(text), err
+}
 
 // joinStored binds entries that were stored for other files and hold a digest of this
 // one too.
 func (s *Store) joinStored(t *tx, m match, digest [32]byte) error {
+	expecting, err := matches(digest, func(args []any, f func(scan) error) error { return t.each(filesByDigest, args, f) })
+	if err != nil {
+		return err
+	}
+	files, err := byForm(expecting)
+	if err != nil {
+		return err
+	}
 	var entries []EntryID
-	if err := t.each(storedByDigest, []any{digest[:]}, func(scan scan) error {
+	if err := t.each(storedByDigest, []any{digest[:], files}, func(scan scan) error {
 		var id EntryID
 		err := scan(&id)
 		entries = append(entries, id)

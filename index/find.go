@@ -1,6 +1,9 @@
 package index
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // A Found hash is that of a file, of a leaf, or of what a leaf about a file holds: the
 // digest of the statement or of its DSSE encoding.
@@ -9,22 +12,23 @@ type Found struct {
 	Entries []EntryID // whose leaf it is, or that hold it
 }
 
-const (
-	findFiles   = `SELECT id FROM files WHERE sha256 = ?1 UNION SELECT file_id FROM expected WHERE digest = ?1`
-	findEntries = `SELECT id FROM entries WHERE substr(leaf_hash, 1, 8) = substr(?1, 1, 8) AND leaf_hash = ?1 UNION ` + storedByDigest
-)
+const findEntries = `SELECT id FROM entries WHERE substr(leaf_hash, 1, 8) = substr(?1, 1, 8) AND leaf_hash = ?1 UNION ` + storedByDigest
 
 // Find looks a SHA-256 hash up, whatever it is of.
 func (s *Store) Find(ctx context.Context, hash [32]byte) (Found, error) {
 	var found Found
-	err := s.eachPrepared(ctx, findFiles, hash[:], func(scan scan) error {
-		var id FileID
-		err := scan(&id)
-		found.Files = append(found.Files, id)
-		return err
-	})
+	matches, err := s.matches(ctx, hash)
+	if err != nil {
+		return Found{}, s.fail("looking up a hash", err)
+	}
+	for _, m := range matches {
+		if !slices.Contains(found.Files, m.file) {
+			found.Files = append(found.Files, m.file)
+		}
+	}
+	files, err := byForm(matches)
 	if err == nil {
-		err = s.eachPrepared(ctx, findEntries, hash[:], func(scan scan) error {
+		err = s.eachPrepared(ctx, findEntries, []any{hash[:], files}, func(scan scan) error {
 			var id EntryID
 			err := scan(&id)
 			found.Entries = append(found.Entries, id)
@@ -37,12 +41,12 @@ func (s *Store) Find(ctx context.Context, hash [32]byte) (Found, error) {
 	return found, nil
 }
 
-func (s *Store) eachPrepared(ctx context.Context, query string, arg any, f func(scan) error) error {
+func (s *Store) eachPrepared(ctx context.Context, query string, args []any, f func(scan) error) error {
 	stmt, err := s.prepared(ctx, query)
 	if err != nil {
 		return err
 	}
-	rows, err := stmt.QueryContext(ctx, arg)
+	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
 		return err
 	}

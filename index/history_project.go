@@ -150,7 +150,7 @@ func (h *historyReader) words() error {
 	}); err != nil {
 		return err
 	}
-	for query, words := range map[string]map[int64]string{`SELECT id, name FROM kinds`: h.kinds, `SELECT id, name FROM forms`: h.forms} {
+	for query, words := range map[string]map[int64]string{`SELECT id, name FROM kinds`: h.kinds, `SELECT id, name FROM binding_forms`: h.forms} {
 		if err := h.each(query, nil, func(scan scan) error {
 			var id int64
 			var name string

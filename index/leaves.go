@@ -87,8 +87,8 @@ func (b *shapeBook) keep(leaf []byte, g givens) (keptLeaf, error) {
 const (
 	leafColumns = `x.text, v.digest, v.rest, v.set_sig, g.der, m.name, f.filename, f.sha256`
 	leafTables  = ` JOIN leaves v ON v.entry_id = e.id LEFT JOIN shapes x ON x.id = v.shape_id LEFT JOIN signers g ON g.id = e.signer_id
-		LEFT JOIN pairs p ON p.entry_id = e.id AND p.file_id = (SELECT min(q.file_id) FROM pairs q WHERE q.entry_id = e.id AND q.form_id IS NOT NULL)
-		LEFT JOIN forms m ON m.id = p.form_id LEFT JOIN files f ON f.id = p.file_id`
+		LEFT JOIN pairs p ON p.entry_id = e.id AND p.file_id = (SELECT min(q.file_id) FROM pairs q WHERE q.entry_id = e.id AND q.form_id IN (SELECT id FROM binding_forms WHERE name NOT LIKE '%` + underAttestedName + `'))
+		LEFT JOIN binding_forms m ON m.id = p.form_id LEFT JOIN files f ON f.id = p.file_id`
 )
 
 // A leafRow collects leafColumns.

@@ -197,7 +197,7 @@ func TestMigratedProvenanceIsUnverified(t *testing.T) {
 	if diff := cmp.Diff([]string{"1"}, unverified(t, s, "a")); diff != "" {
 		t.Error(diff)
 	}
-	body, err := s.ProvenanceBody(t.Context(), 1)
+	body, err := s.ProvenanceBody(t.Context(), FileID(1<<24|1))
 	if string(body) != "{}" || err != nil {
 		t.Errorf("%q, %v", body, err)
 	}
