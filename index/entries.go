@@ -69,13 +69,7 @@ const (
 
 // matches are the files that expect a digest, each with the form by which they do.
 func (s *Store) matches(ctx context.Context, digest [32]byte) ([]match, error) {
-	return matches(digest, func(args []any, f func(scan) error) error {
-		rows, err := s.byDigest.QueryContext(ctx, args...)
-		if err != nil {
-			return err
-		}
-		return drain(rows, f)
-	})
+	return matches(digest, func(args []any, f func(scan) error) error { return s.eachPrepared(ctx, filesByDigest, args, f) })
 }
 
 // matches works the forms out again for the answer to filesByDigest.

@@ -57,7 +57,7 @@ type Store struct {
 
 	stmts sync.Map // query: *sql.Stmt of the readers, closed with them
 
-	byDigest, byLeaf, askExpected, askFiles, askLeaves *sql.Stmt // of the readers
+	byLeaf, askExpected, askFiles, askLeaves *sql.Stmt // of the readers
 }
 
 // ErrReadOnly reports a write to a store that was opened for reading, or closed.
@@ -160,7 +160,7 @@ func (s *Store) close() error {
 // load prepares what indexing asks for each match, and reads what is kept in
 // memory.
 func (s *Store) load(ctx context.Context) (err error) {
-	for query, stmt := range map[string]**sql.Stmt{filesByDigest: &s.byDigest, filesByLeaf: &s.byLeaf,
+	for query, stmt := range map[string]**sql.Stmt{filesByLeaf: &s.byLeaf,
 		whichExpected: &s.askExpected, whichArtifacts: &s.askFiles, whichNamed: &s.askLeaves} {
 		if *stmt, err = s.db.PrepareContext(ctx, query); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ const (
 type task struct {
 	listing *index.Work
 	file    *index.File
+	fresh   bool // the file is new in a listing, and may have been asked for since that was stored
 }
 
 func (t task) key() string {
@@ -160,7 +162,7 @@ func (q *queue) land(r result) {
 	}
 	for _, f := range r.fresh {
 		if f.ProvenanceURL != "" && len(q.fresh) < maxFresh {
-			q.fresh = append(q.fresh, task{file: &f})
+			q.fresh = append(q.fresh, task{file: &f, fresh: true})
 		}
 	}
 	if r.err == nil {
@@ -239,7 +241,8 @@ func (q *queue) fill(ctx context.Context, now time.Time, files, listings bool) (
 				some = append(some, task{listing: &due[i]})
 			}
 		}
-		q.waiting = some
+		// What is under way would be over, and wait still.
+		q.waiting = slices.DeleteFunc(some, func(t task) bool { return q.flying[t.key()] })
 		if t, ok := q.pop(&q.waiting, files, listings); ok {
 			return t, nil
 		}
@@ -249,7 +252,14 @@ func (q *queue) fill(ctx context.Context, now time.Time, files, listings bool) (
 
 func (w *Watcher) do(ctx context.Context, t task, failed *failures) result {
 	if t.file != nil {
-		r := w.fetch(ctx, *t.file, failed)
+		r := result{kind: &w.files}
+		if t.fresh {
+			var asked int
+			if asked, r.err = w.Store.ProvenanceTries(ctx, t.file.ID); r.err != nil || asked > 0 {
+				return r
+			}
+		}
+		r = w.fetch(ctx, *t.file, failed)
 		r.kind = &w.files
 		return r
 	}

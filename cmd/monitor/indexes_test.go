@@ -111,8 +111,8 @@ func TestTwoIndexes(t *testing.T) {
 			return Main(b.Context(), []string{"status", "--config", b.config}, w, b.Output())
 		},
 			"testpypi: journal read up to serial ", "1 projects and 5 files")
-		b.shows(b.timeline("sampleproject==1.4"), "sampleproject 1.4", "PyPI, seen   file listed", "signed by  github.com/pypa/rehearsal", "!testpypi")
-		b.shows(b.timeline("testpypi/sampleproject==1.3"), "testpypi/sampleproject 1.3", " on testpypi\n", "testpypi, seen  file listed", "alert unexpected-signer: testpypi: ", "testpypi's journal up to", "!PyPI, seen")
+		b.shows(b.timeline("sampleproject==1.4"), "sampleproject 1.4", "PyPI, seen   #1 file listed", "signed by  github.com/pypa/rehearsal", "!testpypi")
+		b.shows(b.timeline("testpypi/sampleproject==1.3"), "testpypi/sampleproject 1.3", " on testpypi\n", "testpypi, seen  #1 file listed", "alert unexpected-signer: testpypi: ", "testpypi's journal up to", "!PyPI, seen")
 		b.shows(b.timeline("sampleproject-1.4.tar.gz"), "testpypi, seen  #1 file listed", "PyPI, seen   #2 file listed")
 	})
 }
