@@ -101,7 +101,7 @@ func (w *Watcher) setJournal(ctx context.Context, now journalState, err error) {
 	before := w.journal
 	w.journal = now
 	w.mu.Unlock()
-	w.Metrics.journalUp(now == journalFollowed)
+	w.Metrics.journalIs(now)
 	meanwhile, level := "reading listings directly", slog.LevelInfo
 	if w.All {
 		meanwhile, level = "nothing new can be seen until it is there, because all projects are watched", slog.LevelWarn

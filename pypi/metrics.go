@@ -17,7 +17,7 @@ type Metrics struct {
 	skipped  *prometheus.CounterVec
 	serial   prometheus.Gauge
 	lag      prometheus.Gauge
-	up       prometheus.Gauge
+	up       *prometheus.GaugeVec // no labels; without a sample where there is no journal
 	listings *prometheus.GaugeVec
 	oldest   prometheus.Gauge
 	pending  prometheus.Gauge
@@ -40,12 +40,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_serial_lag",
 			Help: "How far PyPI's newest serial is beyond the one read, when it was last asked."}),
 	}
-	m.up = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_journal_up",
-		Help: "1 when PyPI's journal could be read the last time; without it named projects are polled, and of all others nothing new is seen."})
+	m.up = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sigtrail_pypi_journal_up",
+		Help: "1 when PyPI's journal could be read the last time; without it named projects are polled, and of all others nothing new is seen. Absent for an index without a journal."}, nil)
 	m.listings = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sigtrail_pypi_listings_due",
 		Help: "Projects whose file list is to be read, by what came of the last try."}, []string{"state"})
 	m.oldest = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_listings_oldest_seconds",
-		Help: "How long the file list that has waited longest was due, of those that the journal has named; 0 for none."})
+		Help: "How long the file list that has waited longest was due, of those that the journal has named, missing and too long ones left out; 0 for none."})
 	m.pending = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_provenance_pending",
 		Help: "Files whose provenance is to be fetched, now or later."})
 	m.watched = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sigtrail_pypi_projects_watched",
@@ -113,9 +113,13 @@ func (m *Metrics) skip(reason string, n int) {
 	}
 }
 
-func (m *Metrics) journalUp(up bool) {
-	if m != nil {
-		m.up.Set(oneIf(up))
+func (m *Metrics) journalIs(now journalState) {
+	switch {
+	case m == nil:
+	case now == journalNone:
+		m.up.Reset()
+	default:
+		m.up.WithLabelValues().Set(oneIf(now == journalFollowed))
 	}
 }
 
@@ -139,6 +143,9 @@ func (m *Metrics) work(s index.WorkSummary, now time.Time, bootstrap int) {
 	states, oldest := map[index.WorkState]int{}, now
 	for _, c := range s.Work {
 		states[c.State] += c.Count
+		if c.State == index.WorkMissing || c.State == index.WorkTooLong {
+			continue // an answer about that project, not a delay
+		}
 		if c.Cause == index.ByJournal && c.Oldest.Before(oldest) {
 			oldest = c.Oldest
 		}

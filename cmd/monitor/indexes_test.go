@@ -171,6 +171,9 @@ indexes:
 		if n := b.log.count("has no journal", "source=mirror"); n != 1 {
 			b.Errorf("told %d times that there is no journal", n)
 		}
+		if up := b.metric(`sigtrail_pypi_journal_up{index="mirror"}`); up != "" {
+			b.Errorf("the journal that it does not have is %s", up)
+		}
 		if n := b.log.count("level=ERROR", "source=mirror"); n != 0 {
 			b.Errorf("%d errors about a mirror that does what it can", n)
 		}
