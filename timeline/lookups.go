@@ -107,7 +107,7 @@ func (c *Coverage) silent(ctx context.Context, store *index.Store, files []index
 	}
 	servers, err := store.SilentServers(ctx)
 	for _, s := range servers {
-		c.Not = append(c.Not, fmt.Sprintf("what %s would answer: it has not answered since %s", s.Server, stamp(s.Since)))
+		c.Not = append(c.Not, fmt.Sprintf("what %s would answer: it has not answered since %s", s.Server, Stamp(s.Since)))
 	}
 	return err
 }
@@ -127,14 +127,14 @@ func (l LookupCoverage) String() string {
 	case l.Times == 0 && l.Last == nil:
 		return s + "not asked yet"
 	case l.Times == 0:
-		return s + fmt.Sprintf("asked, last %s, without an answer: %s", stamp(*l.Last), l.Error)
+		return s + fmt.Sprintf("asked, last %s, without an answer: %s", Stamp(*l.Last), l.Error)
 	}
 	s += fmt.Sprintf("asked %s", counted(l.Times, "time"))
 	if l.Files > 0 {
 		s += fmt.Sprintf(" about %s", counted(l.Files, "file"))
 	}
 	if l.Last != nil {
-		s += ", last " + stamp(*l.Last)
+		s += ", last " + Stamp(*l.Last)
 	}
 	switch {
 	case l.Found == 0:

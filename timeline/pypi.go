@@ -56,7 +56,7 @@ func seenEvents(ctx context.Context, store *index.Store, files []index.File) ([]
 func seenEvent(e index.PyPIEvent) Event {
 	text := e.String()
 	if !e.First.IsZero() {
-		text += "; seen before at " + stamp(e.First)
+		text += "; seen before at " + Stamp(e.First)
 	}
 	if e.Cause != nil && e.Source != index.FromJournal {
 		text += fmt.Sprintf(" (journal %d: %s)", e.Cause.Serial, e.Cause.Action)

@@ -155,9 +155,9 @@ func signers(events []Event) []signerLine {
 func (t *table) event(e Event, numbers map[string]int) {
 	when, text := "", alerts.Escape(e.Text)
 	if e.At != nil {
-		when = stamp(*e.At)
+		when = Stamp(*e.At)
 	} else if e.After != nil {
-		when = "≥ " + stamp(*e.After)
+		when = "≥ " + Stamp(*e.After)
 	}
 	if n := numbers[index.Qualified(e.PackageIndex, e.File)]; n > 0 {
 		text = fmt.Sprintf("#%-3d %s", n, text)
@@ -182,7 +182,7 @@ func (t *table) event(e Event, numbers map[string]int) {
 		t.line(dim, "%sin %s", indent, alerts.Escape(e.Log))
 	}
 	if e.At == nil && e.Before != nil {
-		t.line(dim, "%sthe log keeps no time; not after %s", indent, stamp(*e.Before))
+		t.line(dim, "%sthe log keeps no time; not after %s", indent, Stamp(*e.Before))
 	}
 	if e.Note != "" && (e.Kind == "logged" || e.Kind == "alert" || e.Kind == "provenance") {
 		t.wrapped(yellow, indent+"! ", alerts.Escape(e.Note))
@@ -197,7 +197,8 @@ func joinEvidence(evidence []index.Evidence) string {
 	return strings.Join(texts, ", ")
 }
 
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
+// Stamp writes a time as people read it, in UTC.
+func Stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
 
 func (t *table) coverage(c Coverage) {
 	t.line(bold, "LOOKED AT")
@@ -213,7 +214,7 @@ func (t *table) coverage(c Coverage) {
 			how += ", closed"
 		}
 		t.line("", "  %s (%s, %s)", alerts.Escape(l.Origin), l.API, how)
-		t.wrapped("", "      ", fmt.Sprintf("head of %d entries seen %s; %d proven and indexed: %s", l.Size, stamp(l.Seen), l.Covered, Spans(l.Ranges)))
+		t.wrapped("", "      ", fmt.Sprintf("head of %d entries seen %s; %d proven and indexed: %s", l.Size, Stamp(l.Seen), l.Covered, Spans(l.Ranges)))
 	}
 	if c.PyPI != nil {
 		t.line("", "  PyPI's journal up to serial %d", *c.PyPI)

@@ -9,11 +9,11 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"sigtrail/alerts"
 	"sigtrail/api"
 	"sigtrail/index"
+	"sigtrail/timeline"
 )
 
 // An asking is what the commands that ask the index have in common: they read the
@@ -55,7 +55,7 @@ func ask[T any](ctx context.Context, a asking, stdout io.Writer, answer func(api
 		return failed(err)
 	}
 	if !a.json {
-		text(got, screen{stdout, onTerminal(stdout)})
+		text(got, screen{stdout, wantsColor(stdout)})
 		return nil
 	}
 	body, err := api.Marshal(got)
@@ -65,11 +65,7 @@ func ask[T any](ctx context.Context, a asking, stdout io.Writer, answer func(api
 	return failed(err)
 }
 
-// onTerminal reports whether colour is wanted there.
-func onTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(f.Fd()))
-}
+func wantsColor(w io.Writer) bool { return os.Getenv("NO_COLOR") == "" && onTerminal(w) }
 
 // A screen writes lines of text that may be hostile, in 100 columns.
 type screen struct {
@@ -101,6 +97,14 @@ func (s screen) colored(color string, write func()) {
 	fmt.Fprint(s.w, "\x1b[0m")
 }
 
+// counted is a number of things.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 func (s screen) more(next string) {
 	if next != "" {
 		s.line(plain, "", "There is more: go on with --after %s", next)
@@ -110,9 +114,12 @@ func (s screen) more(next string) {
 // extent says on what a list rests.
 func (s screen) extent(x api.Extent) {
 	for _, l := range x.Logs {
-		how := "entries are looked up for each file, so that others may be missing"
-		if l.How == "read" {
-			how = fmt.Sprintf("read from %d up to %d", *l.From, *l.To)
+		how := "looked up for each file; other entries are not known"
+		switch {
+		case l.How == "read" && *l.From == *l.To:
+			how = "nothing read yet"
+		case l.How == "read":
+			how = "read, " + timeline.Spans([][2]uint64{{*l.From, *l.To}})
 		}
 		s.line(plain, "looked at  ", "%s, %d entries: %s", l.Origin, l.Size, how)
 	}

@@ -4,12 +4,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 
 	"sigtrail/pypi"
 )
@@ -27,8 +25,7 @@ type console struct {
 }
 
 func newConsole(w io.Writer) *console {
-	f, ok := w.(*os.File)
-	return &console{w: w, terminal: ok && term.IsTerminal(int(f.Fd()))}
+	return &console{w: w, terminal: onTerminal(w)}
 }
 
 // Write prints lines of the log above the bar, which comes back by itself.
@@ -52,8 +49,7 @@ func (s *console) show(b *pypi.Bootstrap) {
 		return
 	}
 	if s.bar == nil {
-		s.bar = progressbar.NewOptions64(int64(b.Total), progressbar.OptionSetWriter(s.w), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
-			progressbar.OptionSetItsString("projects"), progressbar.OptionSetPredictTime(true), progressbar.OptionFullWidth(), progressbar.OptionClearOnFinish())
+		s.bar = newBar(s.w, int64(b.Total), "projects")
 	}
 	s.bar.ChangeMax64(int64(b.Total))
 	s.bar.Describe(fmt.Sprintf("reading projects: %d files, %d provenances", b.Files, b.Provenance))

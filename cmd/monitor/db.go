@@ -107,7 +107,9 @@ func dbVacuumCommand(config *settings, stdout io.Writer) *cobra.Command {
 		Short: "Give back the room of deleted rows; the daemon must be stopped",
 		Long: `vacuum writes the database anew, each project's rows side by side and nothing
 between. Nobody can write meanwhile, so stop the daemon first. It needs free room of
-the size of the database, and takes minutes for ten gigabytes.`,
+the size of the database, and takes minutes for ten gigabytes.
+
+Exit codes: 0 done, 2 usage, 3 it could not be done, as while the daemon runs.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := databasePath(config, nil)
@@ -129,9 +131,11 @@ func dbExportCommand(config *settings, stdout io.Writer, progress func(string)) 
 		Use:   "export DIR",
 		Short: "Write files, entries, bindings, publishers and events to DIR as CSV",
 		Long: `export writes files.csv, entries.csv, bindings.csv, publishers.csv and events.csv, of
-one moment, beside the running daemon too. Their columns "file", "entry" and "publisher" join them.
-Times are UTC, hashes hex, an empty cell is an absent value, and a cell that would be a
-formula in a spreadsheet begins with an apostrophe.`,
+one moment, beside the running daemon too. The columns "file", "entry" and "publisher"
+join them. Times are UTC, hashes hex, an empty cell is an absent value, and a cell that
+would be a formula in a spreadsheet begins with an apostrophe.
+
+Exit codes: 0 done, 2 usage, 3 it could not be done.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := databasePath(config, nil)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"sigtrail/alerts"
 	"sigtrail/index"
@@ -28,13 +27,15 @@ func demoCommand(stdout io.Writer) *cobra.Command {
 		Short: "Play a compromise against an embedded log, CA and PyPI, and show what is said",
 		Long: `demo starts a v1 log, a v2 log, a certificate authority and a PyPI on loopback, runs
 the real daemon against them with a database of its own, and plays a compromise
-modelled on that of ultralytics in December 2024. No network, no configuration.`,
+modelled on that of ultralytics in December 2024. No network, no configuration.
+
+Exit codes: 0 fine, 3 it did not go as it should.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return failed(playDemo(cmd.Context(), stdout, hold))
 		},
 	}
-	c.Flags().BoolVar(&hold, "hold", false, "keep running at the end, and print the addresses of metrics and database")
+	c.Flags().BoolVar(&hold, "hold", false, "keep running at the end, and print where its metrics, API and database are")
 	return c
 }
 
@@ -130,9 +131,7 @@ type play struct {
 }
 
 func newPlay(out io.Writer) *play {
-	f, ok := out.(*os.File)
-	return &play{out: out, alerts: make(chan alerts.Alert, 16),
-		color: ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""}
+	return &play{out: out, alerts: make(chan alerts.Alert, 16), color: wantsColor(out)}
 }
 
 func (p *play) clock() time.Time { return time.Now().Add(-p.past) }
@@ -155,7 +154,9 @@ func (p *play) Deliver(ctx context.Context, stored index.Alert) error {
 
 // say prints a step of the play, in 100 columns.
 func (p *play) say(colour, format string, args ...any) {
-	text := wrap(fmt.Sprintf(format, args...), 100)
+	text := fmt.Sprintf(format, args...)
+	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
+	text = strings.Join(timeline.Wrap(indent+"  ", text, 100), "\n")[2:] // what goes on is indented a little more
 	if p.color && colour != "" {
 		text = colour + text + "\x1b[0m"
 	}
@@ -166,28 +167,6 @@ const (
 	bold = "\x1b[1m"
 	red  = "\x1b[31m"
 )
-
-// wrap breaks text at blanks; what follows the first line is indented a little more.
-func wrap(text string, width int) string {
-	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
-	var b strings.Builder
-	b.WriteString(indent)
-	column := len(indent)
-	for i, word := range strings.Fields(text) {
-		switch n := len([]rune(word)); {
-		case i == 0:
-		case column+1+n > width:
-			b.WriteString("\n" + indent + "  ")
-			column = len(indent) + 2
-		default:
-			b.WriteByte(' ')
-			column++
-		}
-		b.WriteString(word)
-		column += len([]rune(word))
-	}
-	return b.String()
-}
 
 // history makes four attested releases over the last forty days.
 func (p *play) history() {
@@ -295,7 +274,9 @@ func (p *play) alert(a alerts.Alert) {
 
 // hold keeps everything running until the user has seen enough.
 func (p *play) hold(ctx context.Context, d *daemon) {
-	p.say(bold, "\nStill running. Ctrl-C ends it and removes the database.")
-	fmt.Fprintf(p.out, "  metrics    http://%s/metrics\n  database   %s\n  try        go run ./cmd/timeline --database %s %s\n", d.address.Load(), d.config.Database, d.config.Database, project)
+	p.say("", "")
+	p.say(bold, "Still running. Ctrl-C ends it and removes the database.")
+	fmt.Fprintf(p.out, "  metrics    http://%[1]s/metrics\n  API        http://%[1]s/api/v1/projects\n  database   %[2]s\n", d.address.Load(), d.config.Database)
+	fmt.Fprintf(p.out, "  try        export SIGTRAIL_DATABASE=%s\n             go run ./cmd/timeline %[2]s\n             go run ./cmd/monitor projects %[2]s\n", d.config.Database, project)
 	<-ctx.Done()
 }

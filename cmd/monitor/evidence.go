@@ -27,7 +27,9 @@ func evidenceCommand(config *settings, stdout, stderr io.Writer) *cobra.Command 
 		Long: `evidence lists the contradictions on record: id, kind, log, sizes of the two heads,
 when it was found. With an ID it writes that one to a file which holds both signed
 heads, the log's key and the proof that failed. Whoever gets the file judges it with
-"monitor check-evidence FILE", without this database and without a network.`,
+"monitor check-evidence FILE", without this database and without a network.
+
+Exit codes: 0 fine, 2 usage, 3 the database cannot be read or the file written.`,
 		Example: "  monitor evidence\n  monitor evidence 3 -o rekor-fork.json",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -305,7 +305,7 @@ func TestStatus(t *testing.T) {
 	}
 	w.once(exitFine)
 	text, code := status()
-	for _, want := range []string{lab.V2Origin + " (v2, open)", "head      4 leaves", "tail      at 4, the end", "covered   4 leaves, all: 0 to 3", "trusted root: file", "look-ups on http", "PyPI: journal read up to serial", "PyPI: 1 projects watched"} {
+	for _, want := range []string{lab.V2Origin + " (v2, open)", "head      4 leaves", "tail      at 4, the end", "covered   4 leaves, all: 0 to 3", "trusted root: file", "look-ups on http", "PyPI: journal read up to serial", "PyPI: 1 project watched"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("status does not say %q:\n%s", want, text)
 		}

@@ -91,7 +91,7 @@ func newIndexClient(c PyPIConfig, metrics *pypi.Metrics) (*pypi.Client, error) {
 
 // watchedSources says what is watched.
 func watchedSources(c Config, named int) string {
-	what := fmt.Sprintf("%d project(s)", named)
+	what := counted(named, "project", "projects")
 	for _, s := range c.sources() {
 		if s.All {
 			what = "all of " + s.Name + ", " + what

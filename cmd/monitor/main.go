@@ -135,8 +135,13 @@ func failed(err error) error {
 func checkCommand(config *settings, stdout io.Writer) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check-config",
-		Short: "Read the configuration and the files that it names, and say whether they can be used",
-		Args:  cobra.NoArgs,
+		Short: "Say whether the configuration and the files that it names can be used",
+		Long: `check-config reads the configuration, the policies and requirement files that it names,
+and says what would be watched, or what is wrong and where. It opens no database and
+asks no network.
+
+Exit codes: 0 fine, 2 something is wrong.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.load()
 			if err == nil {

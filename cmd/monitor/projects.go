@@ -12,6 +12,7 @@ import (
 	"sigtrail/api"
 	"sigtrail/index"
 	"sigtrail/pypi"
+	"sigtrail/timeline"
 )
 
 func projectsCommand(config *settings, stdout io.Writer) *cobra.Command {
@@ -21,12 +22,13 @@ func projectsCommand(config *settings, stdout io.Writer) *cobra.Command {
 		Use:   "projects [NAME]",
 		Short: "Say how projects stand: releases, provenance, publishers, pins, what is unbound",
 		Long: `projects lists the watched projects, or says of one how its releases are attested, who
-signed them, who is expected to, and which entries are not bound yet and why. It
-reads the database, beside a running daemon or without one, and asks no network.
+signed them, who is expected to (pins), and which entries are not bound to a file yet
+and why. It reads the database, beside a running daemon or without one, and asks no
+network.
 
 A release is none, partial or full by how many of its files have provenance, and
 further: inconsistent (from several repositories or workflows), lost (none, and an
-earlier release had it), changed (others than the last attested release), pending
+earlier release had it), changed (from others than the last attested release), pending
 (not everything that this rests on has been fetched), unreadable.
 
 Exit codes: 0 fine, 2 usage, 3 not watched, or the database cannot be read.`,
@@ -83,13 +85,13 @@ func projectNote(p api.Project) string {
 		notes = append(notes, "status "+p.Status)
 	}
 	if p.Gone > 0 {
-		notes = append(notes, fmt.Sprintf("%d file(s) gone", p.Gone))
+		notes = append(notes, counted(p.Gone, "file", "files")+" gone")
 	}
 	if p.Unjudged > 0 {
 		notes = append(notes, fmt.Sprintf("%d not judged yet", p.Unjudged))
 	}
 	if p.Changed != nil {
-		notes = append(notes, "last change seen "+stamp(p.Changed.At))
+		notes = append(notes, "last change seen "+timeline.Stamp(p.Changed.At))
 	}
 	return strings.Join(notes, "; ")
 }
@@ -144,13 +146,13 @@ func stateColor(r api.Release) string {
 func projectText(d api.ProjectDetail, s screen) {
 	p := d.Project
 	s.line(bold, "", "%s", index.Qualified(indexPrefix(p.Index), p.Name))
-	s.line(plain, "  ", "%d files in %d releases, %d publishers, %d alerts", p.Files, p.Releases, p.Publishers, p.Alerts)
+	s.line(plain, "  ", "%s in %s, %s, %s", counted(p.Files, "file", "files"), counted(p.Releases, "release", "releases"), counted(p.Publishers, "publisher", "publishers"), counted(p.Alerts, "alert", "alerts"))
 	if note := projectNote(p); note != "" {
 		s.line(plain, "  ", "%s", note)
 	}
 	s.line(bold, "", "RELEASES, the newest first")
 	for _, r := range d.Releases {
-		s.line(stateColor(r), fmt.Sprintf("  %-16s %s  ", clip(r.Version, 16), stamp(r.First.At)), "%s", releaseText(r))
+		s.line(stateColor(r), fmt.Sprintf("  %-16s %s  ", clip(r.Version, 16), timeline.Stamp(r.First.At)), "%s", releaseText(r))
 	}
 	s.more(d.Next)
 	s.line(bold, "", "PUBLISHERS that have signed")
@@ -160,7 +162,7 @@ func projectText(d api.ProjectDetail, s screen) {
 	s.none(len(d.Publishers))
 	s.line(bold, "", "PINS")
 	for _, pin := range d.Pins {
-		s.line(plain, "  ", "%s (%s since %s: %s)", pin.Publisher, pin.State, stamp(pin.Made.At), pin.How)
+		s.line(plain, "  ", "%s (%s since %s: %s)", pin.Publisher, pin.State, timeline.Stamp(pin.Made.At), pin.How)
 	}
 	s.none(len(d.Pins))
 	s.line(bold, "", "UNBOUND, and why")
@@ -172,15 +174,15 @@ func projectText(d api.ProjectDetail, s screen) {
 	}
 	s.none(missing(p))
 	if len(d.Roles) > 0 {
-		s.line(bold, "", "ROLES in the journal, the newest first")
+		s.line(bold, "", "ROLES by PyPI's journal, the newest first")
 		for _, j := range d.Roles {
-			s.line(plain, "  "+stamp(j.At.At)+"  ", "%s", j.Action)
+			s.line(plain, "  "+timeline.Stamp(j.At.At)+"  ", "%s", j.Action)
 		}
 	}
 	if len(d.Journal) > 0 {
-		s.line(bold, "", "JOURNAL, the newest first")
+		s.line(bold, "", "PyPI's JOURNAL, the newest first")
 		for _, j := range d.Journal {
-			s.line(plain, "  "+stamp(j.At.At)+"  ", "%s %s", j.Action, j.Version)
+			s.line(plain, "  "+timeline.Stamp(j.At.At)+"  ", "%s %s", j.Action, j.Version)
 		}
 	}
 	fmt.Fprintln(s.w)
@@ -237,7 +239,7 @@ func unboundText(u api.Unbound) string {
 		text += " (" + u.Error + ")"
 	}
 	if u.Next != nil {
-		text += ", next try " + stamp(u.Next.At)
+		text += ", next try " + timeline.Stamp(u.Next.At)
 	}
 	return text
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sigtrail/api"
+	"sigtrail/timeline"
 )
 
 func publishersCommand(config *settings, stdout io.Writer) *cobra.Command {
@@ -15,9 +16,9 @@ func publishersCommand(config *settings, stdout io.Writer) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "publishers [SELECTOR]",
 		Short: "Say which publishers have signed what, and from when to when",
-		Long: `publishers lists who has signed files of watched projects: each certificate identity with
-its numeric ids, workflow and environment. A SELECTOR is part of a repository, owner,
-issuer or identity, a numeric id, or a project. Only entries count whose
+		Long: `publishers lists who has signed files of watched projects: each certificate identity
+with its numeric ids, workflow and environment. A SELECTOR is part of a repository,
+owner, issuer or identity, a numeric id, or a project. Only entries count whose
 certificate leads to the trusted root, on evidence that no third party can make up.
 It reads the database, beside a running daemon or without one, and asks no network.
 
@@ -64,9 +65,9 @@ func publisherText(u api.Publisher, s screen) {
 		s.line(plain, "      ", "nothing that is vouched for: its certificates are not trusted, or anybody could have logged the entries")
 		return
 	}
-	s.line(plain, "      ", "%d entries for %d project(s)%s", u.Entries, u.Projects, namesText(u))
+	s.line(plain, "      ", "%s for %s%s", counted(u.Entries, "entry", "entries"), counted(u.Projects, "project", "projects"), namesText(u))
 	for _, span := range u.Spans {
-		s.line(plain, "      ", "%s to %s (%s, %s)", stamp(span.First), stamp(span.Last), span.Clock, span.Of)
+		s.line(plain, "      ", "%s to %s (%s, %s)", timeline.Stamp(span.First), timeline.Stamp(span.Last), span.Clock, span.Of)
 	}
 }
 

@@ -3,11 +3,9 @@ package main
 import (
 	"io"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 
 	"sigtrail/index"
 	"sigtrail/monitor"
@@ -36,10 +34,9 @@ func newScanProgress(w io.Writer, log *slog.Logger, in monitor.Log, c index.Scan
 	if c.ID != 0 {
 		p.of.From = c.Next
 	}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		p.bar = progressbar.NewOptions64(int64(p.of.To-p.of.From), progressbar.OptionSetWriter(w), progressbar.OptionSetDescription("scanning"),
-			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("entries"),
-			progressbar.OptionSetPredictTime(true), progressbar.OptionFullWidth(), progressbar.OptionThrottle(200*time.Millisecond), progressbar.OptionClearOnFinish())
+	if onTerminal(w) {
+		p.bar = newBar(w, int64(p.of.To-p.of.From), "entries")
+		p.bar.Describe("scanning")
 	}
 	return p
 }

@@ -129,13 +129,13 @@ func TestRequirementsUnreadable(t *testing.T) {
 		}
 		b.write("requirements.txt", "x\nA\n")
 		var stdout strings.Builder
-		if code := Main(b.Context(), []string{"check-config", "--config", b.config}, &stdout, b.Output()); code != exitFine || !strings.Contains(stdout.String(), "2 project(s)") {
+		if code := Main(b.Context(), []string{"check-config", "--config", b.config}, &stdout, b.Output()); code != exitFine || !strings.Contains(stdout.String(), "2 projects watched") {
 			b.Errorf("check-config: exit code %d, %q", code, stdout.String())
 		}
 
 		b.write("sigtrail.yaml", strings.Replace(config, "projects: [SampleProject]", "all: true, projects: [a]", 1))
 		stdout.Reset()
-		if code := Main(b.Context(), []string{"check-config", "--config", b.config}, &stdout, b.Output()); code != exitFine || !strings.Contains(stdout.String(), "all wins") || !strings.Contains(stdout.String(), "all of pypi, 0 project(s) watched") {
+		if code := Main(b.Context(), []string{"check-config", "--config", b.config}, &stdout, b.Output()); code != exitFine || !strings.Contains(stdout.String(), "all wins") || !strings.Contains(stdout.String(), "all of pypi, 0 projects watched") {
 			b.Errorf("check-config: exit code %d, %q", code, stdout.String())
 		}
 	})

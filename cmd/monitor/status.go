@@ -294,7 +294,7 @@ func (s report) text() string {
 		}
 		fmt.Fprintf(&b, "%s (%s, %s)\n", alerts.Escape(l.Origin), l.API, state)
 		line("read at", "%s", l.URL)
-		line("head", "%d leaves, seen %s%s", l.Size, stamp(l.Seen), s.ago(" (", l.Seen, ")"))
+		line("head", "%d leaves, seen %s%s", l.Size, timeline.Stamp(l.Seen), s.ago(" (", l.Seen, ")"))
 		if l.Asked != nil && l.Grown != nil {
 			line("habit", "last larger %s ago, asked %s ago, longest rest seen %s", s.ago("", *l.Grown, ""), s.ago("", *l.Asked, ""), short(l.Rest))
 		}
@@ -338,7 +338,7 @@ func (s report) text() string {
 			line(of.name, "%d found something; %d asked, nothing found, unverifiable; %d never answered; %d failed last; %d due", of.Found, of.Empty, of.Unanswered, of.Failed, of.Due)
 		}
 		if l.Failing != nil {
-			line("FAILING", "since %s: %s", stamp(*l.Failing), l.Error)
+			line("FAILING", "since %s: %s", timeline.Stamp(*l.Failing), l.Error)
 		}
 		b.WriteString("\n")
 	}
@@ -347,13 +347,13 @@ func (s report) text() string {
 	} else if s.Root.LastSeen.Unix() == 0 {
 		b.WriteString("trusted root: one that an earlier version kept, which did not say when\n")
 	} else {
-		say("trusted root: ", "%s, last had %s%s; %d on record", s.Root.Source, stamp(s.Root.LastSeen), s.ago(" (", s.Root.LastSeen, " ago)"), s.Root.Kept)
+		say("trusted root: ", "%s, last had %s%s; %d on record", s.Root.Source, timeline.Stamp(s.Root.LastSeen), s.ago(" (", s.Root.LastSeen, " ago)"), s.Root.Kept)
 	}
 	fmt.Fprintf(&b, "heads from elsewhere: %d wait to be compared, %d were not signed by the log they name\n", s.Shown.Waiting, s.Shown.Unsigned)
 	if s.PyPI == nil {
 		b.WriteString("PyPI: its journal has not been read\n")
 	} else {
-		fmt.Fprintf(&b, "PyPI: journal read up to serial %d; %d files known, %d steps outstanding\n", *s.PyPI, s.Files.Listed, s.Files.Waiting)
+		fmt.Fprintf(&b, "PyPI: journal read up to serial %d; %d files known; %d fetches, look-ups and judgements to do\n", *s.PyPI, s.Files.Listed, s.Files.Waiting)
 	}
 	wrapped(&b, "", s.Watched.text())
 	for _, x := range s.Indexes {
@@ -388,8 +388,6 @@ func wrapped(w io.Writer, first, text string) {
 		fmt.Fprintln(w, l)
 	}
 }
-
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
 
 func (s report) ago(before string, t time.Time, after string) string {
 	return before + short(s.At.Sub(t).Seconds()) + after
@@ -426,6 +424,9 @@ func (s *settings) load() (Config, error) {
 }
 
 func (s *settings) flags(c *cobra.Command) {
-	c.PersistentFlags().StringVar(&s.path, "config", os.Getenv("SIGTRAIL_CONFIG"), "configuration file (YAML; every key optional)")
-	c.PersistentFlags().StringVar(&s.database, "database", os.Getenv("SIGTRAIL_DATABASE"), "SQLite file (default sigtrail.db)")
+	c.PersistentFlags().StringVar(&s.path, "config", os.Getenv("SIGTRAIL_CONFIG"), "configuration file (default: SIGTRAIL_CONFIG, or none)")
+	c.PersistentFlags().StringVar(&s.database, "database", os.Getenv("SIGTRAIL_DATABASE"), "SQLite file (default: SIGTRAIL_DATABASE, the configuration's, sigtrail.db)")
+	for _, name := range []string{"config", "database"} {
+		c.PersistentFlags().Lookup(name).DefValue = "" // said above
+	}
 }

@@ -52,7 +52,7 @@ func (s pypiStatus) text() string {
 	for _, l := range s.Listings {
 		parts = append(parts, fmt.Sprintf("%d %s (%s)", l.Count, l.State, l.Cause))
 	}
-	text := fmt.Sprintf("PyPI: %d projects watched", s.Watched)
+	text := "PyPI: " + counted(s.Watched, "project", "projects") + " watched"
 	if len(parts) > 0 {
 		text += "; listings to read: " + strings.Join(parts, ", ")
 	}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/spf13/cobra"
 
 	"sigtrail/api"
 	"sigtrail/index"
@@ -47,6 +50,23 @@ func TestWidth(t *testing.T) {
 			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 || strings.ContainsAny(line, "\x1b\u202e") {
 				t.Errorf("%d columns: %q", n, line)
 			}
+		}
+	}
+}
+
+func TestHelpWidth(t *testing.T) {
+	t.Setenv("SIGTRAIL_DATABASE", "/"+strings.Repeat("long/", 20)+"sigtrail.db")
+	commands := []*cobra.Command{command(io.Discard, io.Discard)}
+	for len(commands) > 0 {
+		c := commands[0]
+		commands = append(commands[1:], c.Commands()...)
+		for line := range strings.Lines(c.Long + "\n" + c.UsageString()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 {
+				t.Errorf("%s: %d columns: %q", c.CommandPath(), n, line)
+			}
+		}
+		if c.Runnable() && c.HasParent() && c.Name() != "db" && !strings.Contains(c.Long, "Exit codes") {
+			t.Errorf("%s --help says nothing about its exit codes", c.CommandPath())
 		}
 	}
 }

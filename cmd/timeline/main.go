@@ -62,7 +62,8 @@ func command(stdout io.Writer) *cobra.Command {
 		Use:   "timeline SELECTOR...",
 		Short: "Put in order what is known about a release on PyPI",
 		Long: `timeline lists the events of a project, a release or a file, each with the clock that
-its time comes from, and says what was looked at and what was not.
+its time comes from, and says what was looked at and what was not. It reads the
+monitor's database, also while the monitor runs.
 
 A SELECTOR is one of
   sampleproject                     a project
@@ -71,8 +72,9 @@ A SELECTOR is one of
   sampleproject-4.0.0.tar.gz        a file
   0ace7980f82c5815ede4...           the SHA-256 of a file
 
-Clocks: certificate (signed by the certificate authority), log (signed by the
-log), PyPI (signed by nobody), sigtrail (when the monitor saw it).
+Clocks: certificate (signed by the certificate authority), log (signed by the log),
+PyPI (signed by nobody), "PyPI, seen" (when PyPI first showed it to the monitor; it
+happened before), sigtrail (when the monitor did or saw it), none (only bounds).
 
 Exit codes: 0 fine, 1 alerts in what was selected, 2 usage, 3 could not do it or
 nothing found.`,
@@ -95,10 +97,11 @@ nothing found.`,
 	if path == "" {
 		path = "sigtrail.db"
 	}
-	c.Flags().StringVar(&database, "database", path, "the monitor's SQLite file, also while it runs, or a copy (SIGTRAIL_DATABASE)")
+	c.Flags().StringVar(&database, "database", path, "SQLite file, or a copy (default: SIGTRAIL_DATABASE, or sigtrail.db)")
+	c.Flags().Lookup("database").DefValue = "" // said above
 	c.Flags().StringVar(&o.Format, "format", "table", "table, or jsonl: one JSON object a line")
 	c.Flags().BoolVar(&o.Wide, "wide", false, "do not cut lines at 100 columns")
-	c.Flags().StringVar(&color, "color", "auto", "auto (on a terminal, unless NO_COLOR is set), always or never")
+	c.Flags().StringVar(&color, "color", "auto", "auto (a terminal, and NO_COLOR not set), always, never")
 	return c
 }
 
