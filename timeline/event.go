@@ -26,7 +26,7 @@ const (
 	ClockSeen = ClockPyPI + seenByUs
 	ClockNone = "none" // no clock: bounds only
 
-	seenByUs = ", seen by us"
+	seenByUs = ", seen"
 )
 
 // An Event is one thing that happened, as JSON lines give it (sigtrail.event/1).

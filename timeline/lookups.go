@@ -67,10 +67,10 @@ func (c *Coverage) lookups(ctx context.Context, store *index.Store, files []inde
 		return cmp.Or(cmp.Compare(a.Server, b.Server), cmp.Compare(slices.Index(order, a.By), slices.Index(order, b.By)))
 	})
 	if unanswered > 0 {
-		c.Not = append(c.Not, fmt.Sprintf("%d look-up(s) about these files were never answered", unanswered))
+		c.Not = append(c.Not, fmt.Sprintf("look-ups about these files that were never answered: %d", unanswered))
 	}
 	if empty > 0 {
-		c.Not = append(c.Not, fmt.Sprintf("%d look-up(s) about these files found nothing, which is no proof that there is nothing", empty))
+		c.Not = append(c.Not, fmt.Sprintf("look-ups about these files that found nothing, which is no proof that there is nothing: %d", empty))
 	}
 	if slices.ContainsFunc(c.Lookups, func(l LookupCoverage) bool { return l.By != string(index.LookupProvenance) }) {
 		c.Not = append(c.Not, "what the search indexes do not list: they are best effort, and their silence proves nothing")

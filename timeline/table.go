@@ -172,11 +172,7 @@ func (t *table) event(e Event, numbers map[string]int) {
 	if len(e.Evidence) > 0 && inLog {
 		text += fmt.Sprintf(" [%s]", joinEvidence(e.Evidence))
 	}
-	clock := e.Clock
-	if name, ok := strings.CutSuffix(clock, seenByUs); ok {
-		clock = name + ", seen" // by us: the column is narrow
-	}
-	t.wrapped(color, fmt.Sprintf("%-22s  %-11s  ", when, clock), text)
+	t.wrapped(color, fmt.Sprintf("%-22s  %-11s  ", when, e.Clock), text)
 	indent := strings.Repeat(" ", 40)
 	if e.Log != "" && inLog {
 		t.line(dim, "%sin %s", indent, alerts.Escape(e.Log))

@@ -250,7 +250,7 @@ func TestEmptyAnswersAreRecorded(t *testing.T) {
 		"by digest of the statement: asked 2 times about 1 file, last ",
 		"; nothing found, unverifiable\n",
 		"by signer " + sampleSAN + ": asked 2 times, last ",
-		"1 look-up(s) about these files found nothing, which is no proof that there is nothing",
+		"look-ups about these files that found nothing, which is no proof that there is nothing: 1",
 		"they are best effort, and their silence proves nothing",
 	} {
 		if !strings.Contains(out.String(), want) {
