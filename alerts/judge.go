@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,8 +15,9 @@ import (
 
 // Cases is what a Judge needs of the index.
 type Cases interface {
-	// Cases hands out facts that have not been judged, none when all are.
-	Cases(ctx context.Context, ready func(project string) bool, limit int) ([]index.Case, error)
+	// Cases hands out facts that have not been judged, none when all that it may
+	// examine are: what is new, and most projects beside.
+	Cases(ctx context.Context, ready func(project string) bool, limit, most int) ([]index.Case, error)
 	// Decide writes a verdict and marks the case as judged, in one
 	// transaction. It returns the alerts that are new.
 	Decide(ctx context.Context, c index.Case, v index.Verdict) (raised []index.Alert, err error)
@@ -35,13 +37,23 @@ type Judge struct {
 // caseBatch is how many cases are held in memory at once.
 const caseBatch = 100
 
-// Once judges all that is waiting and returns the alerts that it raised. A case
+// Once judges all that can be judged and returns the alerts that it raised. A case
 // that cannot be decided holds up no other and is tried again next time. A crash
 // between two cases leaves the second unjudged, so the next run judges it.
 func (j *Judge) Once(ctx context.Context) (raised []index.Alert, err error) {
+	return j.judge(ctx, math.MaxInt)
+}
+
+// Round is Once for what is new. Of the rest it looks at so many projects that
+// a backlog costs little, at others each time.
+func (j *Judge) Round(ctx context.Context) (raised []index.Alert, err error) {
+	return j.judge(ctx, index.RoundProjects)
+}
+
+func (j *Judge) judge(ctx context.Context, most int) (raised []index.Alert, err error) {
 	defer prometheus.NewTimer(j.Metrics.seconds).ObserveDuration()
 	for {
-		cases, err := j.Store.Cases(ctx, j.Policy.Covers, caseBatch)
+		cases, err := j.Store.Cases(ctx, j.Policy.Covers, caseBatch, most)
 		if err != nil {
 			return raised, fmt.Errorf("loading cases to judge: %w", err)
 		}

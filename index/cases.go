@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -28,8 +29,8 @@ type caseID struct {
 // alerts of a whole project.
 const patience = 10
 
-// Cases hands out what the rules have yet to judge, at most limit, the oldest
-// first: contradictions of logs, and what does not hold of provenance objects, at
+// Cases hands out what the rules have yet to judge, at most limit:
+// contradictions of logs, and what does not hold of provenance objects, at
 // once; entries bound to a file, and files as
 // such, when their project has been listed and is settled (each file's provenance
 // is known and verified, and each look-up has had one answer) or ready says that it need not be,
@@ -40,8 +41,15 @@ const patience = 10
 // project, entries that its own provenance names come first: pins are learned from
 // them. For the same reason a project without pins gives one such entry at a time,
 // and its other entries only when those are decided; so call Cases until it
-// returns none.
-func (s *Store) Cases(ctx context.Context, ready func(project string) bool, limit int) ([]Case, error) {
+// returns none. A provenance that is refused (403) is waited for where there are no
+// pins, for as long as it takes: half a history teaches the wrong publishers.
+//
+// Most projects may be unsettled for days, so a call examines only those of which
+// something new was stored, and some in their turn: RoundProjects once it has found
+// cases, and most, or all if there are fewer, to say that there are none. Each project
+// has its turn. One none of whose cases was decided since is not handed out again
+// before the others had theirs.
+func (s *Store) Cases(ctx context.Context, ready func(project string) bool, limit, most int) ([]Case, error) {
 	cases, err := s.contradictions(ctx, limit)
 	if err != nil {
 		return nil, s.fail("reading contradictions to judge", err)
@@ -51,30 +59,89 @@ func (s *Store) Cases(ctx context.Context, ready func(project string) bool, limi
 		return nil, s.fail("reading provenance to judge", err)
 	}
 	cases = append(cases, shown...)
-	projects, err := s.undecided(ctx)
-	if err != nil {
-		return nil, s.fail("reading which projects to judge", err)
+	examined := make(map[int64]bool)
+	examine := func(project int64) (gave bool, err error) {
+		examined[project] = true
+		more, err := s.casesOf(ctx, project, ready, limit-len(cases))
+		cases = append(cases, more...)
+		return len(more) > 0, err
 	}
-	for _, p := range projects {
+	news, start := s.turns.take()
+	for i, p := range news {
 		if len(cases) >= limit {
+			s.turns.back(news[i:])
 			break
 		}
-		var lacking []Unanswered
-		if ready == nil || !ready(Qualified(p.index, p.name)) {
-			settled, lacks, err := s.settled(ctx, p.id)
-			if err != nil {
-				return nil, s.fail("reading whether a project is settled", err)
-			}
-			if !settled {
-				continue
-			}
-			lacking = lacks
-		}
-		more, err := s.projectCases(ctx, p, lacking, limit-len(cases))
+		gave, err := examine(p)
 		if err != nil {
-			return nil, s.fail("reading cases of "+Qualified(p.index, p.name), err)
+			s.turns.back(news[i:])
+			return nil, err
 		}
-		cases = append(cases, more...)
+		if gave {
+			s.turns.hand(p)
+		}
+	}
+	// Once round, from where the last call has stopped.
+	at, end := start, int64(math.MaxInt64)
+	for n := 0; len(cases) < limit && n < most && (len(cases) == 0 || n < RoundProjects); {
+		ask := min(turnsAtOnce, most-n)
+		projects, err := s.nextTurns(ctx, at, end, ask)
+		if err != nil {
+			return nil, s.fail("reading which projects to judge", err)
+		}
+		for _, p := range projects {
+			if len(cases) >= limit {
+				break
+			}
+			n++
+			gave := false
+			if !examined[p] {
+				if gave, err = examine(p); err != nil {
+					return nil, err
+				}
+			}
+			s.turns.pass(p, gave)
+			at = p
+		}
+		if len(projects) < ask {
+			if end == start || start == 0 {
+				break
+			}
+			at, end = 0, start
+		}
+	}
+	if len(cases) == 0 {
+		s.turns.keep(sums{})
+	}
+	return cases, nil
+}
+
+// casesOf returns the cases of a project, none if it has to wait.
+func (s *Store) casesOf(ctx context.Context, id int64, ready func(project string) bool, limit int) ([]Case, error) {
+	p := projectID{id: id}
+	stmt, err := s.prepared(ctx, `SELECT `+indexName+`, p.name FROM projects p WHERE p.id = ? AND p.listed IS NOT NULL`)
+	if err == nil {
+		err = stmt.QueryRowContext(ctx, id).Scan(&p.index, &p.name)
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, s.fail("reading a project to judge", err)
+	}
+	var lacking []Unanswered
+	if ready == nil || !ready(Qualified(p.index, p.name)) {
+		var settled bool
+		if settled, lacking, err = s.settled(ctx, id); err != nil {
+			return nil, s.fail("reading whether a project is settled", err)
+		}
+		if !settled {
+			return nil, nil
+		}
+	}
+	cases, err := s.projectCases(ctx, p, lacking, limit)
+	if err != nil {
+		return nil, s.fail("reading cases of "+Qualified(p.index, p.name), err)
 	}
 	return cases, nil
 }
@@ -94,37 +161,32 @@ type projectID struct {
 	name  string
 }
 
-// undecided lists the listed projects that have something to judge, those that
-// were seen first before others.
-func (s *Store) undecided(ctx context.Context) ([]projectID, error) {
-	var projects []projectID
-	err := s.each(ctx, `SELECT p.id, `+indexName+`, p.name FROM projects p WHERE p.listed IS NOT NULL AND p.id IN
-		(SELECT project_id FROM files WHERE judged = 0 UNION SELECT f.project_id FROM unjudged u JOIN files f ON f.id = u.file_id) ORDER BY p.id`, nil, func(scan scan) error {
-		var p projectID
-		err := scan(&p.id, &p.index, &p.name)
-		projects = append(projects, p)
-		return err
-	})
-	return projects, err
-}
+// givenUp says, in SQL, of a look-up k and what its server v was asked that it is given
+// up for now: it, or all that the server was asked, has failed since the time ?2. One
+// that waits for its turn is not.
+const givenUp = `coalesce(k.error <> '' AND k.first <= ?2 OR v.failing <= ?2, FALSE)`
+
+// unsettled finds something that the project ?1, with its files from ?3 to ?4, has to
+// wait for. What most projects wait for comes first.
+const unsettled = `SELECT EXISTS (
+	SELECT 1 FROM lookups k LEFT JOIN lookup_servers v ON v.server = k.server WHERE k.step = 0 AND k.file_id BETWEEN ?3 AND ?4 AND NOT ` + givenUp + `
+	UNION ALL SELECT 1 FROM unverified WHERE file_id BETWEEN ?3 AND ?4
+	UNION ALL SELECT 1 FROM files f CROSS JOIN provenance v ON v.file_id = f.id WHERE f.project_id = ?1 AND
+		(v.state = 'pending' AND v.tries < ?5 OR v.state = 'refused' AND NOT EXISTS (SELECT 1 FROM pins n WHERE n.project_id = ?1)))`
 
 // settled reports whether a project can be judged, and without which answers.
 func (s *Store) settled(ctx context.Context, project int64) (settled bool, lacking []Unanswered, err error) {
-	// A look-up is given up for now when it, or all that its server was asked,
-	// has failed for so long. One that waits for its turn is not.
-	const given = `(k.error <> '' AND k.first <= ? OR v.failing <= ?)`
-	limit := s.now().Add(-lookupPatience).UnixMicro()
-	var waiting bool
-	if err := s.db.QueryRowContext(ctx, `SELECT
-		EXISTS (SELECT 1 FROM files f JOIN provenance v ON v.file_id = f.id WHERE f.project_id = ? AND v.state = 'pending' AND v.tries < ?) OR
-		EXISTS (SELECT 1 FROM files f JOIN unverified n ON n.file_id = f.id WHERE f.project_id = ?) OR
-		EXISTS (SELECT 1 FROM files f JOIN lookups k ON k.file_id = f.id LEFT JOIN lookup_servers v ON v.server = k.server
-			WHERE f.project_id = ? AND k.step = 0 AND NOT coalesce(`+given+`, FALSE))`,
-		project, patience, project, project, limit, limit).Scan(&waiting); err != nil || waiting {
+	stmt, err := s.prepared(ctx, unsettled)
+	if err != nil {
 		return false, nil, err
 	}
-	err = s.each(ctx, `SELECT k.server, min(coalesce(v.failing, k.first)) FROM files f JOIN lookups k ON k.file_id = f.id LEFT JOIN lookup_servers v ON v.server = k.server
-		WHERE f.project_id = ? AND k.step = 0 GROUP BY k.server ORDER BY k.server`, []any{project}, func(scan scan) error {
+	first, last := projectRange(project)
+	var waiting bool
+	if err := stmt.QueryRowContext(ctx, project, s.now().Add(-lookupPatience).UnixMicro(), first, last, patience).Scan(&waiting); err != nil || waiting {
+		return false, nil, err
+	}
+	err = s.each(ctx, `SELECT k.server, min(coalesce(v.failing, k.first)) FROM lookups k LEFT JOIN lookup_servers v ON v.server = k.server
+		WHERE k.step = 0 AND k.file_id BETWEEN ? AND ? GROUP BY k.server ORDER BY k.server`, []any{first, last}, func(scan scan) error {
 		var u Unanswered
 		var since sql.NullInt64
 		err := scan(&u.Server, &since)
@@ -159,9 +221,14 @@ func (s *Store) projectCases(ctx context.Context, p projectID, lacking []Unanswe
 	if len(pairs)+len(files) == 0 {
 		return nil, nil
 	}
-	releases, err := s.releases(ctx, p.id)
-	if err != nil {
-		return nil, err
+	releases, known := s.turns.known(p.id)
+	if !known {
+		if releases, err = s.releases(ctx, p.id); err != nil {
+			return nil, err
+		}
+	}
+	if len(pairs)+len(files) >= limit {
+		s.turns.keep(sums{p.id, releases})
 	}
 	cases := make([]Case, 0, len(pairs)+len(files))
 	for _, pr := range append(pairs, files...) {
@@ -329,6 +396,7 @@ func (s *Store) Decide(ctx context.Context, c Case, v Verdict) (raised []Alert, 
 	if err != nil {
 		return nil, err
 	}
+	s.turns.decide()
 	return raised, nil
 }
 

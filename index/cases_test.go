@@ -33,7 +33,7 @@ func expectCases(t *testing.T, cases []Case, want ...string) {
 	}
 }
 
-func decide(t *testing.T, s *Store, c Case, v Verdict) []Alert {
+func decide(t testing.TB, s *Store, c Case, v Verdict) []Alert {
 	t.Helper()
 	raised, err := s.Decide(t.Context(), c, v)
 	ok(t, err)
@@ -48,7 +48,7 @@ func TestSettled(t *testing.T) {
 	ok(t, s.Commit(t.Context(), begin(t, s, testLog).batch(t, newSigning(t, "o/r").attest(t, f))))
 	expectCases(t, allCases(t, s))
 	ready := func(project string) bool { return project == "p" }
-	cases, err := s.Cases(t.Context(), ready, 10)
+	cases, err := s.Cases(t.Context(), ready, 10, 1)
 	ok(t, err)
 	expectCases(t, cases, "1 leaf 0") // the file waits for its own provenance all the same
 	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenanceRefused, Fetched: storeEpoch, Retry: storeEpoch.Add(time.Hour)}))
@@ -58,12 +58,40 @@ func TestSettled(t *testing.T) {
 	ok(t, s.LookupDone(t.Context(), due[0], LookupAnswer{At: storeEpoch.Add(time.Hour), Err: "down"}))
 	expectCases(t, allCases(t, s))
 	ok(t, s.LookupDone(t.Context(), due[0], LookupAnswer{At: storeEpoch.Add(time.Hour)}))
-	expectCases(t, allCases(t, s), "1 leaf 0") // a refusal says nothing about the file
+	expectCases(t, allCases(t, s)) // a refusal says nothing about the file
 	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenanceAbsent, Fetched: storeEpoch}))
 	expectCases(t, allCases(t, s), "1 leaf 0", "1")
-	cases, err = s.Cases(t.Context(), nil, 1)
+	cases, err = s.Cases(t.Context(), nil, 1, 1)
 	ok(t, err)
 	expectCases(t, cases, "1 leaf 0")
+}
+
+// While attestations are switched off, nothing is learned from the half of a history
+// that was read before; who is pinned already goes on being watched.
+func TestSettledWithoutRefusedProvenance(t *testing.T) {
+	s := openTest(t, Options{})
+	fresh := listFiles(t, s, "p", 1, named(aFile("p", "1")), named(aFile("p", "2")))
+	sg := newSigning(t, "o/r")
+	b := begin(t, s, testLog).batch(t, sg.attest(t, fresh[0]), sg.attest(t, fresh[1]))
+	ok(t, s.Commit(t.Context(), b))
+	ok(t, s.PyPI().SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: b.Hashes[0]}}}))
+	holds(t, s, fresh[0].ID, b.Hashes[0])
+	for range patience + 1 { // days of it
+		ok(t, s.PyPI().SaveProvenance(t.Context(), fresh[1].ID, Provenance{State: ProvenanceRefused, Fetched: storeEpoch, Retry: storeEpoch}))
+		expectCases(t, allCases(t, s))
+	}
+	ready, err := s.Cases(t.Context(), func(string) bool { return true }, 10, 1)
+	ok(t, err)
+	expectCases(t, ready, "1 leaf 0", "1") // a policy says who is expected
+	ok(t, s.write(t.Context(), "pinning", func(t *tx) error {
+		return t.pin(Pin{Project: "p", Publisher: ready[0].Bindings[0].Entry.Signer.Publisher(), State: PinApproved, Made: storeEpoch})
+	}))
+	cases := allCases(t, s)
+	expectCases(t, cases, "1 leaf 0", "1")
+	for _, c := range cases {
+		decide(t, s, c, Verdict{})
+	}
+	expectCases(t, allCases(t, s), "2 leaf 1") // as such, the file waits on
 }
 
 // One provenance that never comes does not hold up the project for ever.
@@ -190,7 +218,7 @@ func TestEvidenceDuringJudgement(t *testing.T) {
 	id := listFiles(t, s, "p", 1, named(aFile("p", "1")))[0].ID
 	b := begin(t, s, testLog).batch(t, newSigning(t, "o/r").attest(t, aFile("p", "1")))
 	ok(t, s.Commit(t.Context(), b))
-	cases, err := s.Cases(t.Context(), func(string) bool { return true }, 10)
+	cases, err := s.Cases(t.Context(), func(string) bool { return true }, 10, 1)
 	ok(t, err)
 	expectCases(t, cases, "1 leaf 0")
 	ok(t, s.PyPI().SaveProvenance(t.Context(), id, Provenance{State: ProvenancePresent, Fetched: storeEpoch, Leaves: []ProvenanceLeaf{{KeyID: testLog.KeyID, Hash: b.Hashes[0]}}}))

@@ -310,6 +310,7 @@ func (s *Store) bind(t *tx, entry EntryID, b proposal) error {
 	if err := t.widen(entry); err != nil {
 		return err
 	}
+	s.newsOf(t, b.file)
 	// What was judged early is judged again, now with this.
 	if _, err := t.exec(`INSERT INTO unjudged (file_id, entry_id) VALUES (?, ?) ON CONFLICT (file_id, entry_id) DO UPDATE SET early = 0`, int64(b.file), int64(entry)); err != nil {
 		return err

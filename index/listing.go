@@ -37,6 +37,7 @@ func (c *Catalogue) SaveListing(ctx context.Context, l Listing) (fresh []File, e
 			return nil
 		}
 		s := &sighting{catalogue: c, t: t, project: p, listing: l, since: p.serial, sure: l.Removed || l.Serial > p.serial}
+		t.then(func() { c.s.turns.tell(p.id) })
 		fresh, err = s.save()
 		return err
 	})

@@ -163,6 +163,7 @@ func (s *Store) LookupDone(ctx context.Context, l Lookup, a LookupAnswer) error 
 				micros(a.Next), at, at, a.Err, int64(l.File.ID), l.Server)
 			return err
 		}
+		s.newsOf(t, l.File.ID)
 		found := 0
 		for _, n := range a.Found {
 			found = max(found, n)

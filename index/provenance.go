@@ -56,6 +56,7 @@ const pendingRetry = time.Hour
 // that is still listed. Entries stored already that an object names are bound.
 func (c *Catalogue) SaveProvenance(ctx context.Context, id FileID, p Provenance) error {
 	return c.s.write(ctx, "storing a provenance", func(t *tx) error {
+		c.s.newsOf(t, id)
 		a := answer{t: t, id: id, p: p}
 		var sum []byte
 		err := t.get(`SELECT f.sha256, f.project_id, p.serial, f.filename, coalesce(f.provenance_url, ''), f.gone IS NULL, v.state, v.body, v.fetched FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id WHERE v.file_id = ? AND p.index_id = ?`,

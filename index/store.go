@@ -51,6 +51,7 @@ type Store struct {
 	beside  bool    // another process may write too: see OpenBeside
 	watch   *watch
 	claims  *claims
+	turns   *turns
 	growth  uint64 // up to which the watch is loaded; guarded by turn: see catchUp
 	trust   *trustCache
 	metrics *metrics
@@ -119,7 +120,7 @@ func OpenReadOnly(ctx context.Context, path string) (_ *Store, err error) {
 
 func newStore(path string, o Options) *Store {
 	s := &Store{path: path, log: o.Log, now: o.Now, turn: make(chan struct{}, 1),
-		watch: newWatch(cmp.Or(o.Watched, watched)), claims: newClaims(), trust: newTrustCache(o.Trust), metrics: newMetrics()}
+		watch: newWatch(cmp.Or(o.Watched, watched)), claims: newClaims(), turns: newTurns(), trust: newTrustCache(o.Trust), metrics: newMetrics()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
 	mrand "math/rand/v2"
 	"net/url"
@@ -253,7 +254,7 @@ func countRows(t testing.TB, s *Store, query string, args ...any) int {
 
 func allCases(t testing.TB, s *Store) []Case {
 	t.Helper()
-	cases, err := s.Cases(t.Context(), nil, 100)
+	cases, err := s.Cases(t.Context(), nil, 100, math.MaxInt)
 	ok(t, err)
 	return cases
 }

@@ -320,6 +320,6 @@ func (s LogStatus) Covered() uint64 {
 
 // Judge is what the rules ask of the store.
 type Judge interface {
-	Cases(ctx context.Context, ready func(project string) bool, limit int) ([]Case, error)
+	Cases(ctx context.Context, ready func(project string) bool, limit, most int) ([]Case, error)
 	Decide(ctx context.Context, c Case, v Verdict) (raised []Alert, err error)
 }

@@ -77,6 +77,7 @@ func (t *tx) unverified(id FileID) error {
 // found in their log.
 func (s *Store) SaveVerification(ctx context.Context, id FileID, v Verification) error {
 	return s.write(ctx, "storing what became of a provenance", func(t *tx) error {
+		s.newsOf(t, id)
 		if _, err := t.exec(`INSERT OR IGNORE INTO absent_leaves (file_id, key_id, global, state, at)
 			SELECT file_id, key_id, global, 'not-covered', ? FROM provenance_leaves WHERE file_id = ?`,
 			v.At.UnixMicro(), int64(id)); err != nil {

@@ -256,7 +256,7 @@ func (d *daemon) run(ctx context.Context) error {
 // wake-up was lost or a judgement failed.
 func (d *daemon) judgeAlways(ctx context.Context) error {
 	for {
-		raised, err := d.judge.Once(ctx)
+		raised, err := d.judge.Round(ctx)
 		if err != nil && ctx.Err() == nil {
 			d.log.ErrorContext(ctx, "cannot judge; will try again", "error", err)
 		}

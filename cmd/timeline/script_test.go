@@ -97,7 +97,7 @@ func makeDatabase(t *testing.T) string {
 // raise puts an alert on the person's signature.
 func raise(t *testing.T, s *index.Store) {
 	t.Helper()
-	cases, err := s.Cases(t.Context(), func(string) bool { return true }, 100)
+	cases, err := s.Cases(t.Context(), func(string) bool { return true }, 100, 100)
 	check(t, err)
 	for _, c := range cases {
 		v := index.Verdict{}
