@@ -94,26 +94,29 @@ func (t *tx) texts(query string, args ...any) ([]string, error) {
 	return out, err
 }
 
+// In the order of the index, ties included: a server that is new makes all files due at
+// one time.
+const dueLookups = `SELECT ` + fileColumns + `, k.step FROM lookups k CROSS JOIN provenance v ON v.file_id = k.file_id CROSS JOIN files f ON f.id = k.file_id
+	CROSS JOIN projects p ON p.id = f.project_id
+	WHERE k.server = ? AND k.next <= ? AND v.state <> 'pending' ORDER BY k.next DESC, k.file_id DESC LIMIT ?`
+
 // DueLookups returns files that the server is due to be asked about, the last to
 // become due first: what was uploaded just now must not wait for the history of
 // projects that have just come to be watched. A file whose provenance is pending waits for it: it says where the
 // entry is.
 func (s *Store) DueLookups(ctx context.Context, server string, now time.Time, limit int) ([]Lookup, error) {
 	var due []Lookup
-	err := s.each(ctx, `SELECT `+fileColumns+`, k.step FROM lookups k JOIN files f ON f.id = k.file_id JOIN projects p ON p.id = f.project_id
-		JOIN provenance v ON v.file_id = k.file_id
-		WHERE k.server = ? AND k.next <= ? AND v.state <> 'pending' ORDER BY k.next DESC, k.file_id LIMIT ?`,
-		[]any{server, now.UnixMicro(), limit}, func(scan scan) error {
-			var r fileRow
-			l := Lookup{Server: server}
-			if err := scan(append(r.dest(), &l.Step)...); err != nil {
-				return err
-			}
-			var err error
-			l.File, err = r.value()
-			due = append(due, l)
+	err := s.each(ctx, dueLookups, []any{server, now.UnixMicro(), limit}, func(scan scan) error {
+		var r fileRow
+		l := Lookup{Server: server}
+		if err := scan(append(r.dest(), &l.Step)...); err != nil {
 			return err
-		})
+		}
+		var err error
+		l.File, err = r.value()
+		due = append(due, l)
+		return err
+	})
 	for i := range due {
 		if err != nil {
 			break
