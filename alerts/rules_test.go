@@ -295,3 +295,30 @@ func TestLogRules(t *testing.T) {
 		t.Errorf("%d ids for three rules", len(ids))
 	}
 }
+
+// A quarantine takes provenance away together with the files, often before anybody
+// has asked for it.
+func TestQuarantineLosesNoProvenance(t *testing.T) {
+	w := newWorld(t)
+	w.release(newSigning(t, "o/r"), "1.0")
+	f := w.publish(attested(aFile("1.1")))[0]
+	w.serial++
+	quarantine := index.Listing{Project: "p", Serial: w.serial, Status: "quarantined", Fetched: w.advance(time.Minute)}
+	_, err := w.store.PyPI().SaveListing(t.Context(), quarantine)
+	check(t, err)
+	absent := func() {
+		t.Helper()
+		check(t, w.store.PyPI().SaveProvenance(t.Context(), f.ID, index.Provenance{State: index.ProvenanceAbsent, Fetched: w.advance(20 * time.Minute)}))
+	}
+	absent()
+	w.log(newSigning(t, "evil/r").attest(t, f))
+	expect(t, w.raised(nil), "unexpected-signer 1.1")
+	w.publish() // cleared
+	due, err := w.store.PyPI().PendingProvenance(t.Context(), w.advance(2*time.Hour), 10)
+	check(t, err)
+	if len(due) != 1 || due[0].ID != f.ID {
+		t.Errorf("due %+v", due)
+	}
+	absent()
+	expect(t, w.raised(nil), "provenance-lost 1.1")
+}

@@ -24,6 +24,7 @@ type answer struct {
 	name    string
 	url     string
 	listed  bool
+	hidden  bool // by a quarantine, or one listing lacked it that may be a cache's
 	state   ProvenanceState
 	first   []byte // object that was served first; nil: none yet
 	fetched sql.NullInt64
@@ -47,6 +48,14 @@ func (a *answer) event(kind EventKind, before, after *string, first time.Time) e
 func hexOf(body []byte) *string {
 	s := fmt.Sprintf("%x", sha256.Sum256(body))
 	return &s
+}
+
+// later has the object asked for again after an answer that says nothing about it. The
+// rest of the project is judged without it: a quarantine is when alerts matter.
+func (a *answer) later() error {
+	_, err := a.t.exec(`UPDATE provenance SET tries = max(tries + 1, ?), next = ?, error = ? WHERE file_id = ?`,
+		patience, a.p.Fetched.Add(pendingRetry).UnixMicro(), "not found while the file is not listed", int64(a.id))
+	return err
 }
 
 // save stores an answer while there is no object.

@@ -53,19 +53,23 @@ const pendingRetry = time.Hour
 // as an event. The first object that it gave stands, because PyPI deletes provenance
 // together with the file: another one is kept beside it, and one that is no longer
 // found is withdrawn when it is missing for the second time, an hour later, of a file
-// that is still listed. Entries stored already that an object names are bound.
+// that is still listed. That it is not found while its file is hidden, by a quarantine
+// or in a listing that is in doubt, says nothing. Entries stored already that an object names are bound.
 func (c *Catalogue) SaveProvenance(ctx context.Context, id FileID, p Provenance) error {
 	return c.s.write(ctx, "storing a provenance", func(t *tx) error {
 		c.s.newsOf(t, id)
 		a := answer{t: t, id: id, p: p}
 		var sum []byte
-		err := t.get(`SELECT f.sha256, f.project_id, p.serial, f.filename, coalesce(f.provenance_url, ''), f.gone IS NULL, v.state, v.body, v.fetched FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id WHERE v.file_id = ? AND p.index_id = ?`,
-			[]any{int64(id), c.id}, &sum, &a.project, &a.serial, &a.name, &a.url, &a.listed, &a.state, &a.first, &a.fetched)
+		err := t.get(`SELECT f.sha256, f.project_id, p.serial, f.filename, coalesce(f.provenance_url, ''), f.gone IS NULL, p.status = 'quarantined' OR EXISTS (SELECT 1 FROM unlisted u WHERE u.project_id = f.project_id AND u.file_id = f.id), v.state, v.body, v.fetched FROM provenance v JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id WHERE v.file_id = ? AND p.index_id = ?`,
+			[]any{int64(id), c.id}, &sum, &a.project, &a.serial, &a.name, &a.url, &a.listed, &a.hidden, &a.state, &a.first, &a.fetched)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("there is no file %d", id)
 		}
 		if err != nil {
 			return err
+		}
+		if a.hidden && p.State == ProvenanceAbsent {
+			return a.later()
 		}
 		if a.first != nil {
 			err = a.again()
