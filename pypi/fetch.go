@@ -56,7 +56,9 @@ func (w *Watcher) fetch(ctx context.Context, f index.File, failed *failures) res
 
 func isYoung(f index.File, at time.Time) bool {
 	born := f.Uploaded
-	if f.FirstSeen.Before(born) || born.IsZero() && !f.FirstListing {
+	// However late a new file is read of, after a stop of this process, say: one
+	// answer is too little for an alert. Whatever was there at first raises none.
+	if f.FirstSeen.Before(born) || !f.FirstListing {
 		born = f.FirstSeen
 	}
 	return at.Sub(born) < youngFor

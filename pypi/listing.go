@@ -28,11 +28,12 @@ func (w *Watcher) list(ctx context.Context, work index.Work, failed *failures) r
 	if work.State == index.WorkStale {
 		tag = "" // "unchanged" would not say which of two answers is meant
 	}
+	conditional := tag != ""
 	l, tag, err := w.Client.ListingIfChanged(ctx, work.Project, tag)
 	switch {
 	case ctx.Err() != nil:
 		return result{err: context.Cause(ctx)}
-	case errors.Is(err, ErrUnchanged):
+	case errors.Is(err, ErrUnchanged) && conditional: // else there is nothing that it could be the same as
 		return w.listed(ctx, work, work.Stored, work.ETag)
 	case errors.Is(err, ErrNotFound):
 		return w.notFound(ctx, work)
@@ -72,6 +73,11 @@ func (w *Watcher) stored(ctx context.Context, work index.Work, serial int64, tag
 	}
 	if due.IsZero() {
 		return w.listed(ctx, work, serial, tag)
+	}
+	// It may be due long since, where the answers in between settled nothing.
+	soonest := now().Add(listingSchedules[index.WorkStale].pause(work.Tries))
+	if due.Before(soonest) {
+		due = soonest
 	}
 	return result{err: w.Store.PostponeListing(ctx, work, index.WorkStale, due, "differs from the one before and has to be seen again")}
 }

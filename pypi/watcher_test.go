@@ -693,3 +693,76 @@ func TestOtherProjects(t *testing.T) {
 		}
 	}, "first")
 }
+
+// A new file that is read of an hour after its upload, because this process was down,
+// is as likely to meet a cache that knows nothing of its provenance.
+func TestProvenanceNotFoundAfterAStop(t *testing.T) {
+	underFakeClock(t, func(b *bench) {
+		time.Sleep(24 * time.Hour) // the clock begins with the year 2000, before which there was no PyPI
+		b.x.upload("sample", "sample-1.0.tar.gz", true)
+		b.once()
+		b.x.upload("sample", "sample-2.0.tar.gz", true)
+		b.x.set(func() {
+			clear(b.x.objects)
+			b.x.projects["sample"].Files[1].Uploaded = time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+		})
+		b.once()
+		if d := cmp.Diff([]string{"sample-2.0.tar.gz"}, b.due()); d != "" {
+			b.Error(d)
+		}
+		time.Sleep(2 * youngFor)
+		b.once()
+		if len(b.due()) != 0 {
+			b.Errorf("due %v after %v", b.due(), 2*youngFor)
+		}
+	}, "sample")
+}
+
+// "Unchanged" answers a question that was not put: no listing has been read by it.
+func TestUnchangedWithoutCondition(t *testing.T) {
+	underFakeClock(t, func(b *bench) {
+		b.x.upload("sample", "sample-1.0.tar.gz", false)
+		b.x.set(func() { b.x.status["/simple/sample/"] = http.StatusNotModified })
+		if err := b.w.Once(b.Context()); err == nil {
+			b.Error("no error")
+		}
+		b.x.set(func() { clear(b.x.status) })
+		time.Sleep(2 * time.Minute)
+		b.once()
+		if b.files() != 1 {
+			b.Errorf("%v files", b.files())
+		}
+	}, "sample")
+}
+
+// What a second look does not settle is not looked at again and again without a pause.
+func TestSecondLookThatSettlesNothing(t *testing.T) {
+	underFakeClock(t, func(b *bench) {
+		b.x.upload("sample", "sample-1.0.tar.gz", false)
+		b.x.upload("sample", "sample-2.0.tar.gz", false)
+		p := b.x.projects["sample"]
+		b.x.set(func() { p.Serial, b.x.noTags = 0, true })
+		b.once()
+		b.x.add("sample", "2.0", "yank release")
+		b.x.set(func() { p.Files = p.Files[:1] })
+		b.once() // it may be an old copy
+		b.x.set(func() { p.Files, p.Status = nil, "quarantined" })
+		b.calls()
+		ctx, cancel := context.WithCancel(b.Context())
+		defer cancel()
+		b.x.set(func() {
+			b.x.before = func(string) {
+				if b.x.count("/simple/sample/") > 10 {
+					cancel()
+				}
+			}
+		})
+		time.Sleep(2 * time.Minute)
+		if err := b.w.Once(ctx); err != nil {
+			b.Error(err)
+		}
+		if n := b.x.count("/simple/sample/"); n != 1 {
+			b.Errorf("%d requests", n)
+		}
+	}, "sample")
+}
