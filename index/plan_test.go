@@ -12,7 +12,7 @@ func TestPlansOfEachRound(t *testing.T) {
 		query string
 		args  int
 	}{
-		"due look-ups":      {dueLookups, 3},
+		"due look-ups": {dueLookups, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ok(t, s.each(t.Context(), `EXPLAIN QUERY PLAN `+q.query, make([]any, q.args), func(scan scan) error {
