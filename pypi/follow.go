@@ -101,6 +101,9 @@ func (w *Watcher) setJournal(ctx context.Context, now journalState, err error) {
 	before := w.journal
 	w.journal = now
 	w.mu.Unlock()
+	if before == journalUnknown {
+		close(w.looked)
+	}
 	w.Metrics.journalIs(now)
 	meanwhile, level := "reading listings directly", slog.LevelInfo
 	if w.All {

@@ -47,8 +47,10 @@ type result struct {
 	err   error
 }
 
-// readAlways does what is due, and waits for more.
+// readAlways does what is due, and waits for more. Before that it gives the journal a
+// moment: what is read before the journal is followed has to be read again after it.
 func (w *Watcher) readAlways(ctx context.Context) error {
+	await(ctx, 10*time.Second, w.looked)
 	last := ""
 	for {
 		err := w.readAndMeasure(ctx)

@@ -96,13 +96,14 @@ type Watcher struct {
 	journal  journalState
 
 	wakeFollow, wakeRead, wakeHistory chan struct{}
+	looked                            chan struct{} // closed when the journal was looked at for the first time
 }
 
 func (w *Watcher) prepare() {
 	w.begin.Do(func() {
 		w.Log = cmp.Or(w.Log, slog.New(slog.DiscardHandler))
 		w.Interval = cmp.Or(w.Interval, time.Minute)
-		w.wakeFollow, w.wakeRead, w.wakeHistory = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+		w.wakeFollow, w.wakeRead, w.wakeHistory, w.looked = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{})
 		if w.next == nil {
 			w.next = append([]string{}, w.Projects...)
 		}
