@@ -116,7 +116,6 @@ type process struct {
 	cmd   *exec.Cmd
 	db    string
 	store *index.Store
-	seen  index.FileID
 }
 
 func startMonitor(ctx context.Context, l *lab.Lab, dir, bin, pypi string) (*process, error) {
@@ -163,39 +162,46 @@ func (m *process) stop() {
 	_ = m.cmd.Wait()
 }
 
-// look calls f with each file that was stored since the last look.
-func (m *process) look(ctx context.Context, f func(index.File)) error {
-	for {
-		files, err := m.store.FilesAfter(ctx, m.seen, 500)
-		if err != nil {
+// each calls f with every file that is stored.
+func (m *process) each(ctx context.Context, f func(index.File)) error {
+	for last := index.FileID(0); ; {
+		files, err := m.store.FilesAfter(ctx, last, 500)
+		if err != nil || len(files) == 0 {
 			return err
 		}
 		for _, file := range files {
-			m.seen = file.ID
+			last = file.ID
 			f(file)
-		}
-		if len(files) < 500 {
-			return nil
 		}
 	}
 }
 
+// files counts those that are stored.
+func (m *process) files(ctx context.Context) (int, error) {
+	p, err := m.store.Progress(ctx)
+	return p.Files, err
+}
+
 // await waits until so many files are stored.
 func (m *process) await(ctx context.Context, n int) error {
-	for end := time.Now().Add(10 * time.Minute); n > 0; time.Sleep(200 * time.Millisecond) {
-		if err := m.look(ctx, func(index.File) { n-- }); err != nil {
+	for end := time.Now().Add(10 * time.Minute); ; time.Sleep(time.Second) {
+		have, err := m.files(ctx)
+		if err != nil || have >= n {
 			return err
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("%d projects are not known after ten minutes", n)
+			return fmt.Errorf("%d of %d projects are not known after ten minutes", n-have, n)
 		}
 	}
-	return nil
 }
 
 // play plays the day, watches the database, and reports.
 func (m *process) play(ctx context.Context, replay *lab.Replay, c *census) error {
 	c.begin()
+	before, err := m.files(ctx)
+	if err != nil {
+		return err
+	}
 	size, cpu, start := m.size(), m.cpu(), time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -209,37 +215,33 @@ func (m *process) play(ctx context.Context, replay *lab.Replay, c *census) error
 		n, attested, err := replay.Play(ctx, *speed, *from, *from+*span, c.upload)
 		done <- played{n, attested, err}
 	}()
-	var lags []time.Duration
-	var all played
-	var ended time.Time
-	for tick := time.NewTicker(100 * time.Millisecond); ; {
-		select {
-		case all = <-done:
-			if all.err != nil {
-				return all.err
-			}
-			ended = time.Now()
-		case <-tick.C:
-		}
-		err := m.look(ctx, func(f index.File) {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			if at, ok := c.uploaded[f.Name]; ok {
-				lags = append(lags, time.Since(at))
-			}
-		})
+	all := <-done
+	if all.err != nil {
+		return all.err
+	}
+	ended := time.Now()
+	for ; ; time.Sleep(time.Second) {
+		have, err := m.files(ctx)
 		if err != nil {
 			return err
 		}
 		// Files that were deleted at once are never seen, so the end is when
 		// nothing more comes.
-		if !ended.IsZero() && (len(lags) >= all.uploads || time.Since(ended) > 30*time.Second) {
+		if have >= before+all.uploads || time.Since(ended) > 30*time.Second {
 			break
 		}
 	}
 	drained := time.Since(ended)
 	cpuUsed, wall := m.cpu()-cpu, time.Since(start)
 	time.Sleep(10 * time.Second) // what is left of the provenance
+	var lags []time.Duration
+	if err := m.each(ctx, func(f index.File) {
+		if at, ok := c.uploaded[f.Name]; ok {
+			lags = append(lags, f.FirstSeen.Sub(at))
+		}
+	}); err != nil {
+		return err
+	}
 	cancel()
 	m.report(c, all.uploads, all.attested, lags, drained, wall, cpuUsed, m.size()-size, <-memory)
 	return nil
@@ -302,7 +304,7 @@ func (m *process) report(c *census, uploads, attested int, lags []time.Duration,
 	row("files indexed", "%d", len(lags))
 	row("uploaded to indexed: median, p95, max", "%s", spread(lags))
 	row("uploaded to provenance fetched, likewise", "%s of %d", spread(c.fetched), len(c.fetched))
-	row("last upload to all indexed", "%s", drained.Round(100*time.Millisecond))
+	row("last upload to all counted", "%s", drained.Round(100*time.Millisecond))
 	total := 0
 	for _, call := range []string{"journal", "listing", "provenance", "all projects", "other"} {
 		row("requests: "+call, "%d, %.2f an upload", c.calls[call], float64(c.calls[call])/float64(uploads))
