@@ -37,6 +37,19 @@ func (r *fileRow) value() (File, error) {
 	return f, err
 }
 
+// appendFile takes in rows of fileColumns.
+func appendFile(files *[]File) func(scan) error {
+	return func(scan scan) error {
+		var r fileRow
+		if err := scan(r.dest()...); err != nil {
+			return err
+		}
+		f, err := r.value()
+		*files = append(*files, f)
+		return err
+	}
+}
+
 // A projectRow is what is stored of a project before a listing.
 type projectRow struct {
 	id     int64

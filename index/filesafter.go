@@ -6,15 +6,7 @@ import "context"
 // those behind one, 0 being before all of them.
 func (s *Store) FilesAfter(ctx context.Context, id FileID, limit int) ([]File, error) {
 	var files []File
-	err := s.each(ctx, `SELECT `+fileColumns+` FROM files f JOIN projects p ON p.id = f.project_id WHERE f.id > ? ORDER BY f.id LIMIT ?`, []any{int64(id), limit}, func(scan scan) error {
-		var r fileRow
-		if err := scan(r.dest()...); err != nil {
-			return err
-		}
-		f, err := r.value()
-		files = append(files, f)
-		return err
-	})
+	err := s.each(ctx, `SELECT `+fileColumns+` FROM files f JOIN projects p ON p.id = f.project_id WHERE f.id > ? ORDER BY f.id LIMIT ?`, []any{int64(id), limit}, appendFile(&files))
 	if err != nil {
 		return nil, s.fail("reading new files", err)
 	}

@@ -28,15 +28,7 @@ func (s *Store) Files(ctx context.Context, by Selection) ([]File, error) {
 	}
 	var files []File
 	err := s.each(ctx, `SELECT `+fileColumns+` FROM files f JOIN projects p ON p.id = f.project_id WHERE `+where+`
-		ORDER BY coalesce(f.uploaded, f.first_seen), f.id`, args, func(scan scan) error {
-		var r fileRow
-		if err := scan(r.dest()...); err != nil {
-			return err
-		}
-		f, err := r.value()
-		files = append(files, f)
-		return err
-	})
+		ORDER BY coalesce(f.uploaded, f.first_seen), f.id`, args, appendFile(&files))
 	if err != nil {
 		return nil, s.fail("reading files", err)
 	}

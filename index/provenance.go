@@ -22,15 +22,7 @@ func (c *Catalogue) PendingProvenance(ctx context.Context, now time.Time, limit 
 		// CROSS JOIN: in the order of the index on next, and no further than the limit.
 		err := c.s.each(ctx, `SELECT `+fileColumns+` FROM provenance v CROSS JOIN files f ON f.id = v.file_id CROSS JOIN projects p ON p.id = f.project_id
 			WHERE p.index_id = ? AND `+due+` AND v.next <= ? AND f.provenance_url IS NOT NULL ORDER BY v.next, v.file_id LIMIT ?`,
-			[]any{c.id, now.UnixMicro(), limit - len(files)}, func(scan scan) error {
-				var r fileRow
-				if err := scan(r.dest()...); err != nil {
-					return err
-				}
-				f, err := r.value()
-				files = append(files, f)
-				return err
-			})
+			[]any{c.id, now.UnixMicro(), limit - len(files)}, appendFile(&files))
 		if err != nil {
 			return nil, c.s.fail("reading which provenance is due", err)
 		}

@@ -32,15 +32,7 @@ func (s *Store) Published(ctx context.Context, digest [32]byte, leaf monitor.Has
 	err = s.each(ctx, `SELECT `+fileColumns+` FROM files f JOIN projects p ON p.id = f.project_id WHERE f.id IN (
 			SELECT value FROM json_each(?1)
 			UNION SELECT file_id FROM provenance_leaves WHERE leaf_hash = ?2 AND ?2 <> zeroblob(32))
-		ORDER BY p.index_id, f.id`, []any{string(ids), leaf[:]}, func(scan scan) error {
-		var r fileRow
-		if err := scan(r.dest()...); err != nil {
-			return err
-		}
-		f, err := r.value()
-		files = append(files, f)
-		return err
-	})
+		ORDER BY p.index_id, f.id`, []any{string(ids), leaf[:]}, appendFile(&files))
 	if err != nil {
 		return nil, s.fail("reading which files explain an entry", err)
 	}

@@ -50,15 +50,7 @@ func (s *Store) UnverifiedProvenance(ctx context.Context, root string, limit int
 	err := s.each(ctx, `SELECT `+fileColumns+` FROM files f JOIN projects p ON p.id = f.project_id WHERE f.id IN (
 		SELECT file_id FROM (SELECT file_id FROM unverified LIMIT ?2)
 		UNION ALL SELECT file_id FROM (SELECT file_id FROM verifications WHERE doubt = 1 AND root < ?1 LIMIT ?2)
-		UNION ALL SELECT file_id FROM (SELECT file_id FROM verifications WHERE doubt = 1 AND root > ?1 LIMIT ?2)) ORDER BY f.id LIMIT ?2`, []any{root, limit}, func(scan scan) error {
-		var r fileRow
-		if err := scan(r.dest()...); err != nil {
-			return err
-		}
-		f, err := r.value()
-		files = append(files, f)
-		return err
-	})
+		UNION ALL SELECT file_id FROM (SELECT file_id FROM verifications WHERE doubt = 1 AND root > ?1 LIMIT ?2)) ORDER BY f.id LIMIT ?2`, []any{root, limit}, appendFile(&files))
 	if err != nil {
 		return nil, s.fail("reading which provenance to verify", err)
 	}

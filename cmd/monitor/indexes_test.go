@@ -144,7 +144,7 @@ func TestMirror(t *testing.T) {
 	text := fmt.Sprintf(`
 policy: policy.yaml
 indexes:
-  - {name: mirror, url: "https://%s/root/all", requirements: [requirements.txt], interval: 1h, token_file: token, provenance_hosts: [%s]}
+  - {name: mirror, url: "https://%s/pypi/all", requirements: [requirements.txt], interval: 1h, token_file: token, provenance_hosts: [%s]}
 `, mirrorHost, attestHost)
 	inBubble(t, byFile+text, func(b *bubble) {
 		b.write("token", "robot:s3cret\n")
@@ -199,7 +199,7 @@ indexes:
 
 // mirrorOf serves the simple index alone, under a path, to whoever has a password.
 func mirrorOf(origin http.Handler, user, password string) http.Handler {
-	simple := http.StripPrefix("/root/all", origin)
+	simple := http.StripPrefix("/pypi/all", origin)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, p, _ := r.BasicAuth()
 		switch {
