@@ -281,89 +281,118 @@ func (s report) conflicts() bool {
 	return false
 }
 
+// statusText is the status for people, a section after the other.
+type statusText struct{ strings.Builder }
+
+func (b *statusText) say(first, format string, args ...any) {
+	wrapped(b, first, fmt.Sprintf(format, args...))
+}
+
+func (b *statusText) line(name, format string, args ...any) {
+	b.say(fmt.Sprintf("  %-9s ", name), format, args...)
+}
+
 func (s report) text() string {
-	var b strings.Builder
-	say := func(first, format string, args ...any) {
-		wrapped(&b, first, fmt.Sprintf(format, args...))
-	}
-	line := func(name, format string, args ...any) { say(fmt.Sprintf("  %-9s ", name), format, args...) }
+	b := new(statusText)
+	s.logs(b)
+	s.lookups(b)
+	s.sources(b)
+	s.signed(b)
+	return b.String()
+}
+
+// logs says what was seen of each log, and which scans are unfinished.
+func (s report) logs(b *statusText) {
 	for _, l := range s.Logs {
 		state := "open"
 		if l.Closed != nil {
 			state = fmt.Sprintf("closed at %d", *l.Closed)
 		}
-		fmt.Fprintf(&b, "%s (%s, %s)\n", alerts.Escape(l.Origin), l.API, state)
-		line("read at", "%s", l.URL)
-		line("head", "%d leaves, seen %s%s", l.Size, timeline.Stamp(l.Seen), s.ago(" (", l.Seen, ")"))
+		fmt.Fprintf(b, "%s (%s, %s)\n", alerts.Escape(l.Origin), l.API, state)
+		b.line("read at", "%s", l.URL)
+		b.line("head", "%d leaves, seen %s%s", l.Size, timeline.Stamp(l.Seen), s.ago(" (", l.Seen, ")"))
 		if l.Asked != nil && l.Grown != nil {
-			line("habit", "last larger %s ago, asked %s ago, longest rest seen %s", s.ago("", *l.Grown, ""), s.ago("", *l.Asked, ""), short(l.Rest))
+			b.line("habit", "last larger %s ago, asked %s ago, longest rest seen %s", s.ago("", *l.Grown, ""), s.ago("", *l.Asked, ""), short(l.Rest))
 		}
 		switch {
 		case l.Tail == nil:
-			line("tail", "none: entries are looked up or scanned")
+			b.line("tail", "none: entries are looked up or scanned")
 		case l.Behind == 0:
-			line("tail", "at %d, the end", *l.Tail)
+			b.line("tail", "at %d, the end", *l.Tail)
 		default:
-			line("tail", "at %d, behind by %d leaves and %s", *l.Tail, l.Behind, short(l.Waiting))
+			b.line("tail", "at %d, behind by %d leaves and %s", *l.Tail, l.Behind, short(l.Waiting))
 		}
-		line("covered", "%d leaves, %s: %s", l.Covered, share(l.Covered, l.Size), timeline.Spans(l.Ranges))
+		b.line("covered", "%d leaves, %s: %s", l.Covered, share(l.Covered, l.Size), timeline.Spans(l.Ranges))
 		if len(l.Gaps) > 0 {
-			line("gaps", "%s; monitor scan closes them", timeline.Spans(l.Gaps))
+			b.line("gaps", "%s; monitor scan closes them", timeline.Spans(l.Gaps))
 		}
 		for _, c := range l.Cosigned {
 			known := "by no configured witness"
 			if c.Verified {
 				known = "verified"
 			}
-			line("cosigned", "%s (%s), %s", c.Name, c.KeyID, known)
+			b.line("cosigned", "%s (%s), %s", c.Name, c.KeyID, known)
 		}
 		if l.Conflict {
-			line("CONFLICT", "it has contradicted itself; list the evidence with monitor evidence")
+			b.line("CONFLICT", "it has contradicted itself; list the evidence with monitor evidence")
 		}
 		b.WriteString("\n")
 	}
 	for _, c := range s.Scans {
-		say("", "unfinished scan of %s: %d to %d, read up to %d; the same command again goes on", c.Origin, c.From, c.Past-1, c.Next)
+		b.say("", "unfinished scan of %s: %d to %d, read up to %d; the same command again goes on", c.Origin, c.From, c.Past-1, c.Next)
 		b.WriteString("\n")
 	}
 	if len(s.Logs) == 0 {
 		b.WriteString("No head of any log has been verified yet.\n\n")
 	}
+}
+
+// lookups says how the search indexes answer.
+func (s report) lookups(b *statusText) {
 	for _, l := range s.Lookups {
-		fmt.Fprintf(&b, "look-ups on %s\n", alerts.Escape(l.Server))
+		fmt.Fprintf(b, "look-ups on %s\n", alerts.Escape(l.Server))
 		for _, of := range []struct {
 			name string
 			lookupCounts
 		}{{"files", l.Files}, {"signers", l.Identities}} {
-			line(of.name, "%d found something; %d asked, nothing found, unverifiable; %d never answered; %d failed last; %d due", of.Found, of.Empty, of.Unanswered, of.Failed, of.Due)
+			b.line(of.name, "%d found something; %d asked, nothing found, unverifiable; %d never answered; %d failed last; %d due", of.Found, of.Empty, of.Unanswered, of.Failed, of.Due)
 		}
 		if l.Failing != nil {
-			line("FAILING", "since %s: %s", timeline.Stamp(*l.Failing), l.Error)
+			b.line("FAILING", "since %s: %s", timeline.Stamp(*l.Failing), l.Error)
 		}
 		b.WriteString("\n")
 	}
+}
+
+// sources says what is known of the trusted root, of heads from elsewhere and of the
+// package indexes.
+func (s report) sources(b *statusText) {
 	if s.Root == nil {
 		b.WriteString("trusted root: none yet\n")
 	} else if s.Root.LastSeen.Unix() == 0 {
 		b.WriteString("trusted root: one that an earlier version kept, which did not say when\n")
 	} else {
-		say("trusted root: ", "%s, last had %s%s; %d on record", s.Root.Source, timeline.Stamp(s.Root.LastSeen), s.ago(" (", s.Root.LastSeen, " ago)"), s.Root.Kept)
+		b.say("trusted root: ", "%s, last had %s%s; %d on record", s.Root.Source, timeline.Stamp(s.Root.LastSeen), s.ago(" (", s.Root.LastSeen, " ago)"), s.Root.Kept)
 	}
-	fmt.Fprintf(&b, "heads from elsewhere: %d wait to be compared, %d were not signed by the log they name\n", s.Shown.Waiting, s.Shown.Unsigned)
+	fmt.Fprintf(b, "heads from elsewhere: %d wait to be compared, %d were not signed by the log they name\n", s.Shown.Waiting, s.Shown.Unsigned)
 	if s.PyPI == nil {
 		b.WriteString("PyPI: its journal has not been read\n")
 	} else {
-		fmt.Fprintf(&b, "PyPI: journal read up to serial %d; %d files known; %d fetches, look-ups and judgements to do\n", *s.PyPI, s.Files.Listed, s.Files.Waiting)
+		fmt.Fprintf(b, "PyPI: journal read up to serial %d; %d files known; %d fetches, look-ups and judgements to do\n", *s.PyPI, s.Files.Listed, s.Files.Waiting)
 	}
-	wrapped(&b, "", s.Watched.text())
+	wrapped(b, "", s.Watched.text())
 	for _, x := range s.Indexes {
 		journal := "no journal read"
 		if x.Serial != nil {
 			journal = fmt.Sprintf("journal read up to serial %d", *x.Serial)
 		}
-		say(x.Name+": ", "%s; %d projects and %d files of those known; %s", journal, x.Projects, x.Files, x.URL)
+		b.say(x.Name+": ", "%s; %d projects and %d files of those known; %s", journal, x.Projects, x.Files, x.URL)
 	}
-	fmt.Fprintf(&b, "unbound: %d leaves are kept for files that may appear\n", s.Unbound)
+}
+
+// signed says what waits for a file, and what was signed in which form.
+func (s report) signed(b *statusText) {
+	fmt.Fprintf(b, "unbound: %d leaves are kept for files that may appear\n", s.Unbound)
 	for _, of := range []struct{ what, said string }{
 		{"bound", "entries by what was signed: "},
 		{"attested", "statements in provenance by template: "},
@@ -376,10 +405,9 @@ func (s report) text() string {
 			}
 		}
 		if len(counts) > 0 {
-			say("", "%s%s", of.said, strings.Join(counts, ", "))
+			b.say("", "%s%s", of.said, strings.Join(counts, ", "))
 		}
 	}
-	return b.String()
 }
 
 // wrapped writes text that may be hostile, in 100 columns.
