@@ -2,10 +2,12 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sigtrail/monitor"
@@ -45,6 +47,17 @@ type match struct {
 	sha256   [32]byte
 }
 
+// compare orders by file, its own name first.
+func (m match) compare(o match) int {
+	if m.file == o.file && m.attested != o.attested {
+		if o.attested {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(m.file, o.file), cmp.Compare(m.name, o.name))
+}
+
 // underAttestedName ends the form of what was signed under a name that only
 // provenance attests: from the stored name the form makes something else.
 const underAttestedName = " under attested name"
@@ -58,12 +71,13 @@ func (m match) stored() string {
 }
 
 // The names under which a file is looked for are its own and those that statements
-// in its provenance have for it.
+// in its provenance have for it. A file may come several times: to have SQLite sort
+// that out takes it a table in memory, and longer than all the rest.
 const (
-	filesByDigest = `WITH candidate AS (SELECT file_id AS id FROM expected WHERE prefix = ?1 UNION SELECT id FROM files WHERE sha256 = ?2)
-		SELECT f.id, 0 AS attested, f.filename AS name, f.sha256 FROM files f WHERE f.id IN candidate
-		UNION ALL SELECT f.id, 1, a.name, f.sha256 FROM attested_names a JOIN files f ON f.id = a.file_id WHERE a.file_id IN candidate
-		ORDER BY 1, 2, 3`
+	filesByDigest = `SELECT f.id, 0, f.filename, f.sha256 FROM expected x JOIN files f ON f.id = x.file_id WHERE x.prefix = ?1
+		UNION ALL SELECT f.id, 1, a.name, f.sha256 FROM expected x JOIN attested_names a ON a.file_id = x.file_id JOIN files f ON f.id = a.file_id WHERE x.prefix = ?1
+		UNION ALL SELECT id, 0, filename, sha256 FROM files WHERE sha256 = ?2
+		UNION ALL SELECT f.id, 1, a.name, f.sha256 FROM files f JOIN attested_names a ON a.file_id = f.id WHERE f.sha256 = ?2`
 	filesByLeaf = `SELECT file_id, max(subject) FROM provenance_leaves WHERE leaf_hash = ? AND key_id = ? GROUP BY file_id`
 )
 
@@ -74,8 +88,8 @@ func (s *Store) matches(ctx context.Context, digest [32]byte) ([]match, error) {
 
 // matches works the forms out again for the answer to filesByDigest.
 func matches(digest [32]byte, ask func(args []any, f func(scan) error) error) ([]match, error) {
-	var found []match
-	err := ask([]any{digest[:prefixBytes], digest[:]}, func(scan scan) error {
+	var candidates, found []match
+	if err := ask([]any{digest[:prefixBytes], digest[:]}, func(scan scan) error {
 		var m match
 		var sum []byte
 		if err := scan(&m.file, &m.attested, &m.name, &sum); err != nil {
@@ -83,15 +97,21 @@ func matches(digest [32]byte, ask func(args []any, f func(scan) error) error) ([
 		}
 		var err error
 		m.sha256, err = hashOf(sum)
+		candidates = append(candidates, m)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(candidates, match.compare)
+	for _, m := range slices.Compact(candidates) {
 		for _, x := range ExpectedDigests(m.name, m.sha256) {
 			if x.Digest == digest && !(m.attested && x.Form == artifact) {
 				m.form = x.Form
 				found = append(found, m)
 			}
 		}
-		return err
-	})
-	return found, err
+	}
+	return found, nil
 }
 
 // propose binds an entry to a file that expects its digest. False where the digest

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"sigtrail/monitor"
 )
@@ -154,7 +155,7 @@ func (s *Store) expectDigest(t *tx, m match, digest [32]byte) error {
 // that hold it: those bound to one of the files by that digest (the same bytes under
 // two names), and those bound on other grounds.
 const storedByDigest = `SELECT p.entry_id FROM json_each(?2) x JOIN pairs p ON p.file_id = x.value ->> 0 JOIN binding_forms m ON m.id = p.form_id AND m.name = x.value ->> 1
-	UNION SELECT entry_id FROM leaves WHERE digest IS NOT NULL AND substr(digest, 1, 8) = substr(?1, 1, 8) AND digest = ?1`
+	UNION ALL SELECT entry_id FROM leaves WHERE digest IS NOT NULL AND substr(digest, 1, 8) = substr(?1, 1, 8) AND digest = ?1`
 
 // byForm is the second argument of storedByDigest.
 func byForm(matches []match) (string, error) {
@@ -186,7 +187,8 @@ func (s *Store) joinStored(t *tx, m match, digest [32]byte) error {
 	}); err != nil {
 		return err
 	}
-	for _, id := range entries {
+	slices.Sort(entries)
+	for _, id := range slices.Compact(entries) {
 		var r leafRow
 		if err := t.get(`SELECT `+leafColumns+` FROM entries e`+leafTables+` WHERE e.id = ?`, []any{int64(id)}, r.dest()...); err != nil {
 			return err

@@ -12,7 +12,7 @@ type Found struct {
 	Entries []EntryID // whose leaf it is, or that hold it
 }
 
-const findEntries = `SELECT id FROM entries WHERE substr(leaf_hash, 1, 8) = substr(?1, 1, 8) AND leaf_hash = ?1 UNION ` + storedByDigest
+const findEntries = `SELECT id FROM entries WHERE substr(leaf_hash, 1, 8) = substr(?1, 1, 8) AND leaf_hash = ?1 UNION ALL ` + storedByDigest
 
 // Find looks a SHA-256 hash up, whatever it is of.
 func (s *Store) Find(ctx context.Context, hash [32]byte) (Found, error) {
@@ -38,6 +38,8 @@ func (s *Store) Find(ctx context.Context, hash [32]byte) (Found, error) {
 	if err != nil {
 		return Found{}, s.fail("looking up a hash", err)
 	}
+	slices.Sort(found.Entries)
+	found.Entries = slices.Compact(found.Entries)
 	return found, nil
 }
 

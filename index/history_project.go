@@ -51,10 +51,21 @@ type Bound struct {
 // Rows of a project lie side by side (clustered.go), so that each question reads one
 // range. What is said of many rows in one word is put in here and not by SQL, which
 // would look it up for each.
+var (
+	historyFiles = packRows(
+		[]string{`id`, `size`, orNull(`uploaded`), `first_seen`, orNull(`gone`), `first_listing`, `yanked IS NOT NULL`},
+		[]string{`sha256`, `version`, `filename`, `url`, `ifnull(provenance_url, '')`, `ifnull(yanked, '')`},
+		`FROM files WHERE id BETWEEN ? AND ?`)
+	historyBound = packRows(
+		[]string{`b.file_id`, `b.entry_id`, `b.evidence`, orNull(`b.form_id`), `e.log_id`, `e.idx`, `e.kind_id`, orNull(`e.integrated`), `e.set_valid`, `e.seen`, orNull(`e.signer_id`)},
+		[]string{`e.leaf_hash`, `b.signature`, `e.trust`},
+		`FROM pairs b CROSS JOIN entries e ON e.id = b.entry_id WHERE b.file_id BETWEEN ? AND ?`)
+	historySigners = packRows([]string{`id`, `publisher_id`}, []string{`ifnull(run, '')`, `ifnull(commit_id, '')`},
+		`FROM signers WHERE id BETWEEN ? AND ?`)
+)
+
 const (
-	historyFiles = `SELECT id, version, filename, sha256, size, uploaded, url, provenance_url, yanked, first_seen, gone, first_listing FROM files WHERE id BETWEEN ? AND ? ORDER BY id`
-	historyBound = `SELECT b.file_id, b.entry_id, b.evidence, b.form_id, b.signature, e.log_id, e.idx, e.leaf_hash, e.kind_id, e.trust, e.integrated, e.set_valid, e.seen, e.signer_id
-		FROM pairs b CROSS JOIN entries e ON e.id = b.entry_id WHERE b.file_id BETWEEN ? AND ? ORDER BY b.file_id, b.entry_id`
+	historyWords = `SELECT 0, id, origin, first_global FROM logs UNION ALL SELECT 1, id, name, 0 FROM kinds UNION ALL SELECT 2, id, name, 0 FROM binding_forms`
 	// Rows that found no place beside the others.
 	historyStray = `SELECT id FROM files WHERE id > ? AND project_id = ? ORDER BY id`
 )
@@ -62,7 +73,7 @@ const (
 // History returns what is known of a project of an index, "" for PyPI. A project that
 // nobody has listed has an empty history.
 func (s *Store) History(ctx context.Context, index, project string) (History, error) {
-	h := historyReader{History: History{Index: index, Project: project}, ctx: ctx, store: s, have: make(map[int64]bool), signers: make(map[int64]historySigner), publishers: make(map[int64]*Publisher)}
+	h := historyReader{History: History{Index: index, Project: project}, ctx: ctx, store: s, have: make(map[EntryID]bool), signers: make(map[int64]historySigner), publishers: make(map[int64]*Publisher)}
 	if err := h.read(); err != nil {
 		return History{}, s.fail("reading the history of "+Qualified(index, project), err)
 	}
@@ -74,7 +85,7 @@ type historyReader struct {
 	ctx        context.Context
 	store      *Store
 	tx         *sql.Tx
-	have       map[int64]bool
+	have       map[EntryID]bool
 	logs       map[int64]historyLog
 	kinds      map[int64]string
 	forms      map[int64]string
@@ -139,100 +150,91 @@ func (h *historyReader) read() (err error) {
 	return h.sign()
 }
 
+// words reads what rows name by number.
 func (h *historyReader) words() error {
 	h.logs, h.kinds, h.forms = make(map[int64]historyLog), make(map[int64]string), make(map[int64]string)
-	if err := h.each(`SELECT id, origin, first_global FROM logs`, nil, func(scan scan) error {
-		var id int64
-		var l historyLog
-		err := scan(&id, &l.origin, &l.first)
-		h.logs[id] = l
-		return err
-	}); err != nil {
-		return err
-	}
-	for query, words := range map[string]map[int64]string{`SELECT id, name FROM kinds`: h.kinds, `SELECT id, name FROM binding_forms`: h.forms} {
-		if err := h.each(query, nil, func(scan scan) error {
-			var id int64
-			var name string
-			err := scan(&id, &name)
-			words[id] = name
-			return err
-		}); err != nil {
-			return err
+	return h.each(historyWords, nil, func(scan scan) error {
+		var of, id int64
+		var name string
+		var first uint64
+		err := scan(&of, &id, &name, &first)
+		switch of {
+		case 0:
+			h.logs[id] = historyLog{name, first}
+		case 1:
+			h.kinds[id] = name
+		case 2:
+			h.forms[id] = name
 		}
-	}
-	return nil
+		return err
+	})
 }
 
 func (h *historyReader) files(first, last int64) error {
-	if err := h.each(historyFiles, []any{first, last}, h.file); err != nil {
+	if err := h.rows(historyFiles, []any{first, last}, h.file); err != nil {
 		return err
 	}
-	return h.each(historyBound, []any{first, last}, h.bound)
+	return h.rows(historyBound, []any{first, last}, h.bound)
 }
 
-// file takes a file in. What may be NULL goes into any, as the driver gives it: that
-// costs no conversion.
-func (h *historyReader) file(scan scan) error {
+// rows hands out packed rows, with how many are left, itself counted.
+func (h *historyReader) rows(query string, args []any, f func(p *packedRows, left int)) error {
+	return h.each(query, args, func(scan scan) error {
+		var p packedRows
+		var n int
+		if err := scan(&n, &p.rest); err != nil {
+			return err
+		}
+		for ; n > 0 && p.err == nil; n-- {
+			f(&p, n)
+		}
+		return p.err
+	})
+}
+
+func (h *historyReader) file(p *packedRows, left int) {
 	f := File{Index: h.Index, Project: h.Project}
-	var id, seen, first int64
-	var uploaded, provenance, yanked, gone any
-	var hash sql.RawBytes
-	if err := scan(&id, &f.Version, &f.Name, &hash, &f.Size, &uploaded, &f.URL, &provenance, &yanked, &seen, &gone, &first); err != nil {
-		return err
+	f.ID, f.Size, f.Uploaded, f.FirstSeen, f.Gone, f.FirstListing = FileID(p.int()), p.int(), p.time(), p.time(), p.time(), p.int() != 0
+	yanked := p.int() != 0
+	hash, version, name, url, provenance, reason := p.int(), p.int(), p.int(), p.int(), p.int(), p.int()
+	f.SHA256, f.Version, f.Name, f.URL, f.ProvenanceURL = p.hash(hash), p.bytes(version), p.bytes(name), p.bytes(url), p.bytes(provenance)
+	if why := p.bytes(reason); yanked {
+		f.Yanked = &why
 	}
-	sum, err := hashOf(hash)
-	f.ID, f.SHA256, f.FirstSeen, f.FirstListing = FileID(id), sum, time.UnixMicro(seen).UTC(), first != 0
-	if at, ok := uploaded.(int64); ok {
-		f.Uploaded = time.UnixMicro(at).UTC()
-	}
-	if at, ok := gone.(int64); ok {
-		f.Gone = time.UnixMicro(at).UTC()
-	}
-	f.ProvenanceURL, _ = provenance.(string)
-	if reason, ok := yanked.(string); ok {
-		f.Yanked = &reason
-	}
-	h.Files = append(h.Files, f)
-	return err
+	h.Files = append(slices.Grow(h.Files, left), f)
 }
 
 // bound takes a pair in, with its entry.
-func (h *historyReader) bound(scan scan) error {
-	var file, entry, evidence, log, index, kind, seen, signed int64
-	var form, integrated, signer any
-	var signature, trust string
-	var hash sql.RawBytes
-	if err := scan(&file, &entry, &evidence, &form, &signature, &log, &index, &hash, &kind, &trust, &integrated, &signed, &seen, &signer); err != nil {
-		return err
+func (h *historyReader) bound(p *packedRows, left int) {
+	file, entry, evidence, form := FileID(p.int()), EntryID(p.int()), p.int(), p.int()
+	log, index, kind := h.logs[p.int()], uint64(p.int()), p.int()
+	integrated, stamped := p.number()
+	signed, seen, signer := p.int() != 0, p.time(), p.int()
+	hash, signature, trust := p.int(), p.int(), p.int()
+	e := HistoryEntry{ID: entry, Log: log.origin, Index: index, Global: log.first + index, Hash: p.hash(hash), Kind: h.kinds[kind], SETValid: signed, Seen: seen}
+	why := p.bytes(signature)
+	e.Trust = p.bytes(trust)
+	if stamped {
+		e.Integrated = time.Unix(integrated, 0).UTC()
 	}
+	h.Bound = slices.Grow(h.Bound, 2*left) // of most entries two kinds are known
 	for _, k := range evidenceBits {
 		if evidence&k.bit == 0 {
 			continue
 		}
-		b := Bound{File: FileID(file), Entry: EntryID(entry), Evidence: k.evidence, Signature: notChecked}
+		b := Bound{File: file, Entry: entry, Evidence: k.evidence, Signature: notChecked}
 		if k.checked {
-			id, _ := form.(int64)
-			b.Form, b.Signature = h.forms[id], signature
+			b.Form, b.Signature = h.forms[form], why
 		}
 		h.Bound = append(h.Bound, b)
 	}
-	if h.have[entry] {
-		return nil
+	if !h.have[entry] {
+		h.have[entry] = true
+		h.Entries, h.signed = append(slices.Grow(h.Entries, left), e), append(h.signed, signer)
 	}
-	h.have[entry] = true
-	sum, err := hashOf(hash)
-	e := HistoryEntry{ID: EntryID(entry), Log: h.logs[log].origin, Index: uint64(index), Global: h.logs[log].first + uint64(index),
-		Hash: sum, Kind: h.kinds[kind], Trust: trust, SETValid: signed != 0, Seen: time.UnixMicro(seen).UTC()}
-	if at, ok := integrated.(int64); ok {
-		e.Integrated = time.Unix(at, 0).UTC()
-	}
-	id, _ := signer.(int64)
-	h.Entries, h.signed = append(h.Entries, e), append(h.signed, id)
-	return err
 }
 
-// sign puts the signers in, and the entries in order.
+// sign puts the signers in, and all in order.
 func (h *historyReader) sign() error {
 	if err := h.readSigners(slices.Clone(h.signed)); err != nil {
 		return err
@@ -241,11 +243,13 @@ func (h *historyReader) sign() error {
 		s, e := h.signers[id], &h.Entries[i]
 		e.Publisher, e.Run, e.Commit = s.publisher, s.run, s.commit
 	}
+	slices.SortFunc(h.Files, func(a, b File) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortStableFunc(h.Bound, func(a, b Bound) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Entry, b.Entry))
+	})
 	slices.SortFunc(h.Entries, func(a, b HistoryEntry) int { return cmp.Compare(a.ID, b.ID) })
 	return nil
 }
-
-const historySigners = `SELECT id, publisher_id, run, commit_id FROM signers WHERE id BETWEEN ? AND ? ORDER BY id`
 
 // readSigners reads those that lie side by side in one go.
 func (h *historyReader) readSigners(ids []int64) error {
@@ -256,17 +260,14 @@ func (h *historyReader) readSigners(ids []int64) error {
 		for n < len(ids) && ids[n] < ids[n-1]+16 {
 			n++
 		}
-		if err := h.each(historySigners, []any{ids[0], ids[n-1]}, func(scan scan) error {
-			var id, publisher int64
-			var run, commit sql.NullString
-			err := scan(&id, &publisher, &run, &commit)
+		if err := h.rows(historySigners, []any{ids[0], ids[n-1]}, func(row *packedRows, _ int) {
+			id, publisher, run, commit := row.int(), row.int(), row.int(), row.int()
 			p := h.publishers[publisher]
 			if p == nil {
 				p = new(Publisher)
 				h.publishers[publisher] = p
 			}
-			h.signers[id] = historySigner{p, run.String, commit.String}
-			return err
+			h.signers[id] = historySigner{p, row.bytes(run), row.bytes(commit)}
 		}); err != nil {
 			return err
 		}

@@ -1,6 +1,9 @@
 package index
 
 import (
+	"fmt"
+	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -53,6 +56,45 @@ func TestHistory(t *testing.T) {
 	}
 	if h, err = s.History(t.Context(), "", "nobody"); err != nil || len(h.Files)+len(h.Entries) != 0 {
 		t.Errorf("a history of nothing: %+v, %v", h, err)
+	}
+}
+
+// Texts of PyPI hold whatever it likes, and its times are whenever it says.
+func TestHistoryOfOddFiles(t *testing.T) {
+	s := openTest(t, Options{})
+	var files []File
+	for i, reason := range []string{"", " ", "-", "7 7 -", "no\x00t\nthis", "é \xff 3"} {
+		f := aFile("p", fmt.Sprint(i))
+		f.Yanked, f.Uploaded, f.URL = &reason, time.UnixMicro(-5*int64(i)).UTC(), reason
+		files = append(files, f)
+	}
+	listFiles(t, s, "p", 1, files...)
+	listed, err := s.Files(t.Context(), Selection{Project: "p"})
+	ok(t, err)
+	slices.SortFunc(listed, func(a, b File) int { return int(a.ID - b.ID) })
+	h, err := s.History(t.Context(), "", "p")
+	ok(t, err)
+	if diff := cmp.Diff(listed, h.Files); diff != "" || len(listed) != len(files) {
+		t.Errorf("files: %s", diff)
+	}
+}
+
+// Rows that are not what the query makes are an error, and never a loop.
+func TestPackedRows(t *testing.T) {
+	for _, text := range []string{"", " ", "x ", "1", "-1", "--1 ", "1x "} {
+		if p := (packedRows{rest: text}); p.int() != 0 || p.err == nil || p.rest != "" {
+			t.Errorf("%q is taken for a number", text)
+		}
+	}
+	for _, n := range []int64{-1, 3, 4, 1 << 62} {
+		if p := (packedRows{rest: "ab "}); p.bytes(n) != "" || p.err == nil {
+			t.Errorf("%d bytes of 2", n)
+		}
+	}
+	p := packedRows{rest: "-9223372036854775808 - 12 ab  "}
+	least, none, twelve := p.int(), p.int(), p.int()
+	if least != math.MinInt64 || none != 0 || twelve != 12 || p.bytes(2) != "ab" || p.bytes(0) != "" || p.rest != "" || p.err != nil {
+		t.Errorf("%d %d %d, %q left, %v", least, none, twelve, p.rest, p.err)
 	}
 }
 
