@@ -19,6 +19,7 @@ func (w *world) conditions() (all []string) {
 	for _, a := range w.got() {
 		all = append(all, strings.TrimSpace(a.Rule+" "+a.Version+" "+a.Condition))
 	}
+	slices.Sort(all) // files are verified several at a time
 	return all
 }
 
