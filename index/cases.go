@@ -29,6 +29,11 @@ type caseID struct {
 // alerts of a whole project.
 const patience = 10
 
+// pinPatience is the same where there are no pins yet, for a file that was there when
+// the project was first listed: pins are learned from what can be had of those, and so
+// are judged its entries that no provenance names. It comes to four days and more.
+const pinPatience = 100
+
 // Cases hands out what the rules have yet to judge, at most limit:
 // contradictions of logs, and what does not hold of provenance objects, at
 // once; entries bound to a file, and files as
@@ -130,7 +135,8 @@ func (s *Store) casesOf(ctx context.Context, id int64, ready func(project string
 		return nil, s.fail("reading a project to judge", err)
 	}
 	var lacking []Unanswered
-	if ready == nil || !ready(Qualified(p.index, p.name)) {
+	learning := ready == nil || !ready(Qualified(p.index, p.name))
+	if learning {
 		var settled bool
 		if settled, lacking, err = s.settled(ctx, id); err != nil {
 			return nil, s.fail("reading whether a project is settled", err)
@@ -139,7 +145,7 @@ func (s *Store) casesOf(ctx context.Context, id int64, ready func(project string
 			return nil, nil
 		}
 	}
-	cases, err := s.projectCases(ctx, p, lacking, limit)
+	cases, err := s.projectCases(ctx, p, learning, lacking, limit)
 	if err != nil {
 		return nil, s.fail("reading cases of "+Qualified(p.index, p.name), err)
 	}
@@ -172,7 +178,7 @@ const unsettled = `SELECT EXISTS (
 	SELECT 1 FROM lookups k LEFT JOIN lookup_servers v ON v.server = k.server WHERE k.step = 0 AND k.file_id BETWEEN ?3 AND ?4 AND NOT ` + givenUp + `
 	UNION ALL SELECT 1 FROM unverified WHERE file_id BETWEEN ?3 AND ?4
 	UNION ALL SELECT 1 FROM files f CROSS JOIN provenance v ON v.file_id = f.id WHERE f.project_id = ?1 AND
-		(v.state = 'pending' AND v.tries < ?5 OR v.state = 'refused' AND NOT EXISTS (SELECT 1 FROM pins n WHERE n.project_id = ?1)))`
+		(v.state = 'pending' AND v.tries < ?5 OR (v.state = 'refused' OR v.state = 'pending' AND v.tries < ?6 AND f.first_listing) AND NOT EXISTS (SELECT 1 FROM pins n WHERE n.project_id = ?1)))`
 
 // settled reports whether a project can be judged, and without which answers.
 func (s *Store) settled(ctx context.Context, project int64) (settled bool, lacking []Unanswered, err error) {
@@ -182,7 +188,7 @@ func (s *Store) settled(ctx context.Context, project int64) (settled bool, lacki
 	}
 	first, last := projectRange(project)
 	var waiting bool
-	if err := stmt.QueryRowContext(ctx, project, s.now().Add(-lookupPatience).UnixMicro(), first, last, patience).Scan(&waiting); err != nil || waiting {
+	if err := stmt.QueryRowContext(ctx, project, s.now().Add(-lookupPatience).UnixMicro(), first, last, patience, pinPatience).Scan(&waiting); err != nil || waiting {
 		return false, nil, err
 	}
 	err = s.each(ctx, `SELECT k.server, min(coalesce(v.failing, k.first)) FROM lookups k LEFT JOIN lookup_servers v ON v.server = k.server
@@ -205,12 +211,16 @@ type pair struct {
 }
 
 // projectCases builds the cases of one project.
-func (s *Store) projectCases(ctx context.Context, p projectID, lacking []Unanswered, limit int) ([]Case, error) {
+func (s *Store) projectCases(ctx context.Context, p projectID, learning bool, lacking []Unanswered, limit int) ([]Case, error) {
 	pins, err := s.pins(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	pairs, err := s.pairs(ctx, p.id, len(pins) > 0, len(lacking) > 0, limit)
+	tries := 0
+	if learning {
+		tries = pinPatience
+	}
+	pairs, err := s.pairs(ctx, p.id, len(pins) > 0, len(lacking) > 0, tries, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -260,16 +270,18 @@ const (
 
 // pairs returns one kind at a time: first the entries that provenance names. Early
 // are those that have been judged so only when they can be judged for good. Those of
-// a file whose provenance has yet to be verified come later.
-func (s *Store) pairs(ctx context.Context, project int64, pinned, early bool, limit int) ([]pair, error) {
+// a file whose provenance has yet to be verified come later, and so do, of a file that
+// was listed first, those that its provenance may yet name: it is tried tries times.
+func (s *Store) pairs(ctx context.Context, project int64, pinned, early bool, tries, limit int) ([]pair, error) {
 	var pairs []pair
 	err := s.each(ctx, `SELECT u.file_id, u.entry_id, EXISTS (SELECT 1 FROM bindings b WHERE b.file_id = u.file_id AND b.entry_id = u.entry_id AND b.evidence = 'provenance') AS named
 		FROM unjudged u JOIN files f ON f.id = u.file_id JOIN entries e ON e.id = u.entry_id WHERE f.project_id = ? AND NOT (u.early = 1 AND ?)
 			AND NOT EXISTS (SELECT 1 FROM unverified n WHERE n.file_id = u.file_id)
+			AND (named OR NOT EXISTS (SELECT 1 FROM provenance v WHERE f.first_listing AND v.file_id = f.id AND v.state = 'pending' AND v.tries < ?))
 			AND (named OR NOT (e.seen > ? AND EXISTS (SELECT 1 FROM projects p JOIN projects o ON o.name = p.name AND o.id <> p.id WHERE p.id = f.project_id)
 				OR e.seen > ? AND EXISTS (SELECT 1 FROM files g JOIN provenance v ON v.file_id = g.id
 					WHERE g.sha256 = f.sha256 AND g.filename = f.filename AND g.project_id <> f.project_id AND v.state = 'pending')))
-		ORDER BY named DESC, coalesce(f.uploaded, f.first_seen), u.file_id, u.entry_id LIMIT ?`, []any{project, early, s.now().Add(-elsewhereGrace).UnixMicro(), s.now().Add(-elsewhereWait).UnixMicro(), limit}, func(scan scan) error {
+		ORDER BY named DESC, coalesce(f.uploaded, f.first_seen), u.file_id, u.entry_id LIMIT ?`, []any{project, early, tries, s.now().Add(-elsewhereGrace).UnixMicro(), s.now().Add(-elsewhereWait).UnixMicro(), limit}, func(scan scan) error {
 		var p pair
 		err := scan(&p.file, &p.entry, &p.named)
 		pairs = append(pairs, p)

@@ -94,15 +94,59 @@ func TestSettledWithoutRefusedProvenance(t *testing.T) {
 	expectCases(t, allCases(t, s), "2 leaf 1") // as such, the file waits on
 }
 
-// One provenance that never comes does not hold up the project for ever.
+// One provenance that never comes does not hold up the project for ever, but a first
+// history is waited for longer: half of it teaches the wrong publishers.
 func TestSettledWithoutBrokenProvenance(t *testing.T) {
 	s := openTest(t, Options{})
-	fresh := listFiles(t, s, "p", 1, named(aFile("p", "1")), aFile("p", "2"))
+	first := listFiles(t, s, "p", 1, named(aFile("p", "1")), aFile("p", "2"))
+	sg := newSigning(t, "o/r")
+	b := begin(t, s, testLog).batch(t, sg.attest(t, first[0]), sg.attest(t, first[1]))
+	ok(t, s.Commit(t.Context(), b))
+	fail := func(f File, times int) {
+		t.Helper()
+		for range times {
+			expectCases(t, allCases(t, s))
+			ok(t, s.PyPI().SaveProvenance(t.Context(), f.ID, Provenance{State: ProvenancePending, Fetched: storeEpoch, Error: "500", Retry: storeEpoch}))
+		}
+	}
+	fail(first[0], pinPatience)
+	cases := allCases(t, s)
+	expectCases(t, cases, "1 leaf 0", "2 leaf 1", "2")
+	for _, c := range cases {
+		decide(t, s, c, Verdict{})
+	}
+	later := listFiles(t, s, "p", 2, named(aFile("p", "1")), aFile("p", "2"), named(aFile("p", "3")))
+	fail(later[0], patience)
+	expectCases(t, allCases(t, s))
+	ok(t, s.PyPI().SaveProvenance(t.Context(), later[0].ID, Provenance{State: ProvenanceAbsent, Fetched: storeEpoch}))
+	expectCases(t, allCases(t, s), "3")
+}
+
+// Where there are pins, a file that was listed first holds up nothing but entries that
+// its provenance may yet name.
+func TestFirstListedEntryWaitsForItsProvenance(t *testing.T) {
+	s := openTest(t, Options{})
+	first := listFiles(t, s, "p", 1, named(aFile("p", "1")), aFile("p", "2"))
+	sg := newSigning(t, "o/r")
+	b := begin(t, s, testLog).batch(t, sg.attest(t, first[0]), sg.attest(t, first[1]))
+	ok(t, s.Commit(t.Context(), b))
+	signer, err := ParseSigner(sg.cert)
+	ok(t, err)
+	ok(t, s.write(t.Context(), "pinning", func(t *tx) error {
+		return t.pin(Pin{Project: "p", Publisher: signer.Publisher(), State: PinLearned, Made: storeEpoch})
+	}))
 	for range patience {
 		expectCases(t, allCases(t, s))
-		ok(t, s.PyPI().SaveProvenance(t.Context(), fresh[0].ID, Provenance{State: ProvenancePending, Fetched: storeEpoch, Error: "500", Retry: storeEpoch}))
+		ok(t, s.PyPI().SaveProvenance(t.Context(), first[0].ID, Provenance{State: ProvenancePending, Fetched: storeEpoch, Error: "500", Retry: storeEpoch}))
 	}
-	expectCases(t, allCases(t, s), "2")
+	for range pinPatience - patience {
+		expectCases(t, allCases(t, s), "2 leaf 1", "2")
+		ok(t, s.PyPI().SaveProvenance(t.Context(), first[0].ID, Provenance{State: ProvenancePending, Fetched: storeEpoch, Error: "500", Retry: storeEpoch}))
+	}
+	expectCases(t, allCases(t, s), "1 leaf 0", "2 leaf 1", "2")
+	ready, err := s.Cases(t.Context(), func(string) bool { return true }, 10, 1)
+	ok(t, err)
+	expectCases(t, ready, "1 leaf 0", "2 leaf 1", "2")
 }
 
 // A server that gives no answer is waited for as long as lookupPatience, and no

@@ -347,7 +347,7 @@ func (s *sighting) change(ch change, d difference) error {
 	if err := s.told(old, f); err != nil {
 		return err
 	}
-	if old.ProvenanceURL == f.ProvenanceURL {
+	if old.ProvenanceURL == f.ProvenanceURL && old.Gone.IsZero() {
 		return nil
 	}
 	return s.t.askAgain(f, s.listing.Fetched)

@@ -23,7 +23,7 @@ const (
 
 // An AttestationVerdict is what became of one attestation of a provenance object.
 type AttestationVerdict struct {
-	Bundle, Attestation int // its place in the object, from 0
+	Bundle, Attestation int // its place in the object, from 0; bundles of later objects follow
 	State               AttestationState
 	Failed              string // the condition that failed first; "" if all hold
 	Error               string // why; printable, at most a few hundred bytes

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,9 +20,10 @@ type VerdictStore interface {
 	// UnverifiedProvenance returns files whose provenance object has not been
 	// verified, or whose verdict may be another under this trusted root.
 	UnverifiedProvenance(ctx context.Context, root string, limit int) ([]index.File, error)
-	// ProvenanceBody is PyPI's object, byte for byte; nil if there is none.
-	ProvenanceBody(ctx context.Context, id index.FileID) ([]byte, error)
-	// SaveVerification replaces what became of a file's object.
+	// ProvenanceObjects hands out all objects that were served for a file, the first
+	// one first.
+	ProvenanceObjects(ctx context.Context, id index.FileID, each func(index.ProvenanceObject) error) error
+	// SaveVerification replaces what became of a file's objects.
 	SaveVerification(ctx context.Context, id index.FileID, v index.Verification) error
 	// SettleLeaves looks again for the log entries that were not in their log.
 	SettleLeaves(ctx context.Context, now time.Time) (missing int, err error)
@@ -52,8 +55,7 @@ type Verifier struct {
 	Every   time.Duration   // between looks without being woken, and at coverage
 }
 
-// verifyBatch is how many files are listed at a time; of their objects, one is in
-// memory.
+// verifyBatch is how many files are listed at a time; the objects of one are in memory.
 const verifyBatch = 100
 
 // Run works until ctx ends, which is no error.
@@ -118,18 +120,14 @@ func (v *Verifier) verify(ctx context.Context) error {
 }
 
 func (v *Verifier) file(ctx context.Context, f index.File, trust BundleVerifier, root string) error {
-	body, err := v.Store.ProvenanceBody(ctx, f.ID)
+	o, unreadable, err := v.served(ctx, f.ID)
 	if err != nil {
 		return err
 	}
 	at := v.Now().UTC()
 	result := index.Verification{Root: root, At: at}
-	var o ProvenanceObject
-	if body != nil { // nil: PyPI has taken it back since
-		o, err = ParseProvenance(body)
-	}
-	if err != nil { // it was readable when it was stored
-		result.Verdicts = []index.AttestationVerdict{{State: index.AttestationInvalid, Failed: invalidForm, Error: printable(err.Error(), maxVerdictText), Root: root, At: at}}
+	if unreadable != nil { // something was readable when it was stored
+		result.Verdicts = []index.AttestationVerdict{{State: index.AttestationInvalid, Failed: invalidForm, Error: printable(unreadable.Error(), maxVerdictText), Root: root, At: at}}
 	}
 	for _, r := range o.Verify(trust, f.Name, f.SHA256) {
 		b := o.Bundles[r.Bundle]
@@ -161,6 +159,31 @@ func (v *Verifier) file(ctx context.Context, f index.File, trust BundleVerifier,
 		}
 	}
 	return nil
+}
+
+// served is what all objects that were served for a file hold, as one: what was put in
+// the place of the first object is to be trusted no more than that. Bundles that come
+// again come once. unreadable is why, if none of the objects can be read.
+func (v *Verifier) served(ctx context.Context, id index.FileID) (all ProvenanceObject, unreadable, err error) {
+	read := false
+	err = v.Store.ProvenanceObjects(ctx, id, func(o index.ProvenanceObject) error {
+		p, err := ParseProvenance(o.Body)
+		if err != nil {
+			unreadable = err
+			return nil
+		}
+		read = true
+		for _, b := range p.Bundles {
+			if !slices.ContainsFunc(all.Bundles, func(have Bundle) bool { return reflect.DeepEqual(have, b) }) {
+				all.Bundles = append(all.Bundles, b)
+			}
+		}
+		return nil
+	})
+	if read {
+		unreadable = nil
+	}
+	return all, unreadable, err
 }
 
 const maxVerdictText = 500 // bytes of an error that are kept

@@ -172,6 +172,30 @@ func TestProvenanceConditions(t *testing.T) {
 	}
 }
 
+// The first object of a file stands, and another that is served later is verified like
+// it.
+func TestLaterProvenance(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "follow: lookup")
+	w.release("1.0", sampleRepo)
+	w.once(exitFine)
+	name := "sampleproject-1.0.tar.gz"
+	w.lab.PyPI.RemoveFile("SampleProject", name)
+	w.once(exitFine)
+	wrong := sampleRepo.Publisher()
+	wrong.Repository = "pypa/another"
+	s, e := w.sign(name, sampleRepo)
+	w.show("1.0", lab.Provenance(wrong, s, e))
+	w.once(exitFindings)
+	w.once(exitFine)
+	if got, want := w.conditions(), []string{"provenance-invalid 1.0 publisher"}; !slices.Equal(got, want) {
+		t.Errorf("received %q, want %q", got, want)
+	}
+	if got, want := w.standing("1.0"), []string{"holds", "invalid publisher"}; !slices.Equal(got, want) {
+		t.Errorf("verdicts %q, want %q", got, want)
+	}
+}
+
 // The log has signed an entry for PyPI's eyes only: it holds in every way, and at its
 // place there is another.
 func TestProvenanceNotInLog(t *testing.T) {
