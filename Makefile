@@ -18,8 +18,8 @@ demo: ## play a compromise against an embedded lab: no network, under a minute
 	@mkdir -p bin && $(GO) build -o bin/ ./cmd/... && bin/monitor demo $(DEMO)
 
 test: ## run all tests with the race detector, real servers included
-	$(GO) test -race -timeout 30m $(PACKAGES)
-	cd e2e && $(GO) run ./install && $(GO) test -race -count=1 -timeout 30m ./...
+	$(GO) test -race -timeout 60m $(PACKAGES)
+	cd e2e && $(GO) run ./install && $(GO) test -race -count=1 -timeout 60m ./...
 
 unit: ## run the tests that need no real servers
 	$(GO) test $(PACKAGES)
