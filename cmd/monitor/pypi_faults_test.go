@@ -74,10 +74,15 @@ func (s *sieve) files(project string) []index.File {
 func (s *sieve) states(project string) (states []index.ProvenanceState) {
 	s.Helper()
 	for _, f := range s.files(project) {
-		state, _, err := s.d.store.ProvenanceOf(s.Context(), f.ID)
-		states = append(states, must(state, err))
+		states = append(states, s.state(f))
 	}
 	return states
+}
+
+func (s *sieve) state(f index.File) index.ProvenanceState {
+	s.Helper()
+	state, _, err := s.d.store.ProvenanceOf(s.Context(), f.ID)
+	return must(state, err)
 }
 
 // journal is what is stored of PyPI's journal about the spoiled project.
@@ -88,9 +93,8 @@ func (s *sieve) journal() []index.JournalRow {
 
 // present is how many files of a project are there, with their provenance.
 func (s *sieve) present(project string) (n int) {
-	states := s.states(project)
-	for i, f := range s.files(project) {
-		if f.Gone.IsZero() && states[i] == index.ProvenancePresent {
+	for _, f := range s.files(project) { // read once: the daemon goes on between two readings
+		if f.Gone.IsZero() && s.state(f) == index.ProvenancePresent {
 			n++
 		}
 	}
